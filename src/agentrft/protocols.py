@@ -1,0 +1,283 @@
+"""The seams: what one part may ask of another. Each contract is in its docstring; two real implementations each.
+
+Everything that waits is async. Nothing here imports torch: loops hand all model work to a Generator and a Learner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from agentrft.types import Episode, Grade, Item, Message, Row, Sample, ToolCall, ToolResult, ToolSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """One continuation to generate."""
+
+    tokens: Sequence[int]
+    """The whole context; engines reuse KV by longest cached prefix, callers stay stateless."""
+    seed: int
+    """Fixes the continuation: same tokens, seed and weights give the same draw (bit for bit only in exact mode)."""
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    """Generation ends after the first of these; it is part of the output."""
+    temperature: float = 1.0
+    """0 means greedy. Log-probs are of the distribution drawn from; greedy reports temperature 1."""
+    order: tuple[int, int] = (0, 0)
+    """(item, member) within the step: the order in which exact mode admits and lays out requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Some newly generated tokens with their log-probs (nats), aligned."""
+
+    tokens: Sequence[int]
+    log_probs: Sequence[float]
+    finish_reason: Literal["stop", "length"] | None
+    """None until the last chunk."""
+    policy_version: int
+
+
+class Generator(Protocol):
+    """Generates tokens from tokens, many requests at once."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest context plus continuation the model accepts."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Yield chunks until one carries a finish_reason.
+
+        Closing the iterator early frees the slot. Concurrent requests are batched continuously.
+        Raises UserError when tokens + max_new_tokens exceed `context_tokens`, EngineFault when the engine died.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop; pending requests end with EngineFault. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackwardReport:
+    """What one forward_backward did."""
+
+    log_probs: Sequence[Sequence[float]]
+    """The policy's log-probs per row, aligned with the row's ids (nats; 0.0 where not trained)."""
+    loss: float
+    metrics: Mapping[str, float]
+    """Of the loss; names and units in `agentrft.train.metrics`."""
+    unique_tokens: int
+    """Tokens computed after prefix sharing."""
+    row_tokens: int
+    """Tokens there would have been without it."""
+    micro_batches: int
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimReport:
+    grad_norm: float
+    """Before clipping."""
+    policy_version: int
+    """After the update."""
+
+
+class Learner(Protocol):
+    """Holds the trainable weights. Loops never touch tensors."""
+
+    @property
+    def policy_version(self) -> int:
+        """Optimiser steps taken."""
+        ...
+
+    async def forward_backward(self, rows: Sequence[Row], loss: Any) -> BackwardReport:
+        """Accumulate the exact gradient of `loss` (a `losses.spec` document) summed over all rows.
+
+        `rows` is the whole optimiser step: the learner alone plans prefix trees and micro-batches, which never change
+        the gradient beyond summation order. Credit arrives normalised, so the loss is a plain sum over units.
+        """
+        ...
+
+    async def optim_step(self, lr: float) -> OptimReport:
+        """Clip, apply AdamW, clear the gradient; generators see the new weights from their next request."""
+        ...
+
+    async def log_probs(self, rows: Sequence[Row], *, reference: bool = False) -> list[list[float]]:
+        """Log-probs (nats) aligned with each row's ids, 0.0 where not trained; `reference` means adapter off."""
+        ...
+
+    async def save(self, folder: Path) -> None:
+        """Write adapter (PEFT format) or weights, and the optimiser's state, as safetensors into `folder`."""
+        ...
+
+    async def load(self, folder: Path) -> None:
+        """Restore what `save` wrote, bit for bit; raises UserError when it does not fit this model."""
+        ...
+
+
+class ChatModel(Protocol):
+    """Text in, text out. Can judge, be diagnosed and prompt-optimised; cannot be handed to a trainer."""
+
+    async def reply(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> Message:
+        """One assistant message; raises EngineFault after retries."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """What a tool may know about the episode that calls it."""
+
+    trace_id: str
+    item: Item
+    deadline_s: float
+    """Seconds this call may take."""
+
+
+class Tool(Protocol):
+    """One tool, open for one episode."""
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The raw output text.
+
+        Arguments are already validated against `spec.parameters`. Raises ValueError (message shown to the model) for
+        arguments the tool itself rejects, ToolFault when the tool is broken.
+        """
+        ...
+
+
+class ToolSession(Protocol):
+    """All tools of one episode; what state they keep lives and dies with it."""
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]: ...
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """The one path every call takes; the model's mistakes come back as results, ToolFault is raised."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ToolSet(Protocol):
+    """The tools of a job."""
+
+    async def open(self, item: Item, trace_id: str) -> ToolSession:
+        """Fresh tools for one episode; raises ToolFault when they cannot start."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Grader(Protocol):
+    """Scores what the agent did."""
+
+    async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
+        """A number or a reason. Never raises for what the sample contains."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One assistant reply, from whichever actor."""
+
+    message: Message
+    tokens: Sequence[int] = ()
+    """Exactly the generated ids, stop token included; empty for text-only actors."""
+    log_probs: Sequence[float] = ()
+    truncated: bool = False
+    """The token limit came before the stop token."""
+    malformed: str | None = None
+    """Why the text is not a readable call, in words the model can act on."""
+    policy_version: int = 0
+
+
+class ChatFormat(Protocol):
+    """Messages ↔ tokens for one model family, append-only: nothing decoded is ever encoded again."""
+
+    name: str
+    stop_ids: frozenset[int]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
+        """Ids of the conversation up to and including the opening of the next assistant reply."""
+        ...
+
+    def parse(self, ids: Sequence[int], tools: Sequence[ToolSpec]) -> tuple[Message, str | None]:
+        """Read a generated reply (stop token included): the message, and why a call in it is malformed, or None."""
+        ...
+
+    def results(self, results: Sequence[ToolResult]) -> list[int]:
+        """The suffix to append after a reply's stop token: tool results, then the opening of the next reply."""
+        ...
+
+    def reply(self, message: Message, tools: Sequence[ToolSpec]) -> list[int]:
+        """Ids of a demonstrated assistant reply, stop token included: what a perfect policy would generate."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Readable text, special tokens shown; for transcripts only."""
+        ...
+
+
+class Store(Protocol):
+    """Durable records of jobs, events, metrics, checkpoints and episodes. Short transactions only."""
+
+    def create_job(self, job: Mapping[str, Any]) -> None: ...
+    def get_job(self, job_id: str) -> dict[str, Any]: ...
+    def list_jobs(self, *, limit: int = 20, after: str | None = None) -> list[dict[str, Any]]: ...
+    def set_job_status(self, job_id: str, status: str, *, error: Mapping[str, Any] | None = None) -> None: ...
+    def add_event(
+        self, job_id: str, message: str, *, level: str = "info", data: Mapping[str, Any] | None = None
+    ) -> None: ...
+    def list_events(self, job_id: str) -> list[dict[str, Any]]: ...
+    def add_metrics(self, job_id: str, step: int, metrics: Mapping[str, float]) -> None: ...
+    def list_metrics(self, job_id: str) -> list[dict[str, Any]]: ...
+    def add_checkpoint(self, job_id: str, step: int, path: str, metrics: Mapping[str, float]) -> str: ...
+    def list_checkpoints(self, job_id: str) -> list[dict[str, Any]]: ...
+    def add_episodes(self, job_id: str, records: Sequence[EpisodeRecord]) -> None: ...
+    def get_episode(self, episode_id: str) -> EpisodeRecord: ...
+    def list_episodes(self, job_id: str, *, step: int | None = None, limit: int = 100) -> list[EpisodeRecord]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """An episode as it is stored and shown: with its grade and what training made of it."""
+
+    job_id: str
+    phase: Literal["train", "validation", "test"]
+    stage: str
+    """Which model produced it: `base`, `sft`, `rft`, or a checkpoint name."""
+    episode: Episode
+    grade: Grade
+    reward: float | None = None
+    """None when the episode was out of the loss."""
+    advantage: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Clock(Protocol):
+    """Time, injected so that tests own it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float: ...
+
+
+class Monitor(Protocol):
+    """Watches training and may stop it (drift alarms); injected by `build`."""
+
+    def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
+        """A reason to stop, or None."""
+        ...

@@ -1,0 +1,221 @@
+"""The nouns: what flows between the layers. Plain frozen data, no behaviour beyond reading itself.
+
+Suffixes of nested lists, used everywhere: `_I` items of a step, `_G` members of a group, `_T` tokens of a row,
+`_R` rows of a batch. Units are in the names (`_s`, `_tokens`, `_bytes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """One tool as the model is told about it."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    """JSON Schema of the arguments object; the order of `properties` is the order of positional arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call the model made, as parsed from its reply."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text, exactly what the tool will get to parse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What one call gave back."""
+
+    call_id: str
+    output: str
+    """Text shown to the model, after shaping."""
+    is_error: bool = False
+    """The model's own mistake (bad arguments, unknown tool, refusal); shown to it and trained through."""
+    wall_s: float = 0.0
+    bytes_in: int = 0
+    """Size of the raw output before shaping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat message in OpenAI's shape."""
+
+    role: Role
+    content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    """Set on `tool` messages: the call this answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One task row: the messages the agent starts from, and everything else as `fields` (`item.*` in templates)."""
+
+    id: str
+    """Stable within a dataset: the row's own `id` if it has one, else `row-<line number>`."""
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    """Chat-style schemas the row carries; empty when the job binds tools that describe themselves."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
+    """Line in the source file, 1-based; 0 when made in memory."""
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    ANSWERED = "answered"
+    """The model replied without a tool call."""
+    MAX_TURNS = "max_turns"
+    """The turn limit was reached with a call outstanding: truncated."""
+    MAX_REPLY_TOKENS = "max_reply_tokens"
+    """A reply ran to its token limit without the stop token: truncated, framing broken."""
+    MAX_EPISODE_TOKENS = "max_episode_tokens"
+    """Prompt, replies and tool results no longer fit the context: truncated."""
+    MAX_TIME = "max_time"
+    """The episode's wall-clock limit passed: truncated."""
+    MALFORMED = "malformed"
+    """More malformed calls in a row than allowed."""
+    FAULT = "fault"
+    """An outside part failed; the episode is out of the loss and out of the baseline."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """True where the reward rule `min(reward, 0)` applies."""
+        return self in _TRUNCATED
+
+
+_TRUNCATED = frozenset(
+    {StopReason.MAX_TURNS, StopReason.MAX_REPLY_TOKENS, StopReason.MAX_EPISODE_TOKENS, StopReason.MAX_TIME}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One model reply and the tool results that follow it."""
+
+    reply: Message
+    results: tuple[ToolResult, ...] = ()
+    malformed: str | None = None
+    """Why the reply could not be read as a call, when it could not."""
+    start: int = 0
+    """Position in `Episode.tokens.ids` of the reply's first token."""
+    end: int = 0
+    """Position after the reply's last generated token (the stop token included)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTrace:
+    """The exact tokens of an episode, in order; `ids`, `trained` and `log_probs` are aligned, length T."""
+
+    ids: Sequence[int]
+    trained: Sequence[bool]
+    """True only for tokens that the policy generated; never prompt, template or tool result."""
+    log_probs: Sequence[float]
+    """The generator's own log-probabilities in nats; 0.0 where not trained."""
+    prompt_tokens: int
+    """Length of the rendered prompt at the start of `ids`."""
+    policy_version: int
+    """Optimiser steps taken when the tokens were generated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One run of the agent on one item."""
+
+    id: str
+    """`ep_` and 24 hex digits; see `agentrft.rollout.ids`."""
+    trace_id: str
+    item_id: str
+    step: int
+    member: int
+    attempt: int
+    messages: tuple[Message, ...]
+    """The whole trajectory, prompt first, tool results included."""
+    turns: tuple[Turn, ...]
+    stop_reason: StopReason
+    tokens: TokenTrace | None = None
+    """None when the actor gives text only (a chat model): such an episode cannot be trained on."""
+    fault: str | None = None
+    """What failed, when `stop_reason` is FAULT."""
+    wall_s: float = 0.0
+
+    @property
+    def n_calls(self) -> int:
+        """Tool calls made, malformed replies that stood where a call belongs included."""
+        return sum(max(len(turn.reply.tool_calls), 1 if turn.malformed else 0) for turn in self.turns)
+
+    @property
+    def answer(self) -> str | None:
+        """The final reply's text, or None when the episode did not end in an answer."""
+        return self.turns[-1].reply.content if self.turns and self.stop_reason is StopReason.ANSWERED else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a grader sees of an episode, in OpenAI's words."""
+
+    output_text: str
+    """Text of the final reply; empty when there was none."""
+    output_tools: tuple[ToolCall, ...] = ()
+    """Calls of the final reply."""
+    messages: tuple[Message, ...] = ()
+    """The whole trajectory with tool results (ours)."""
+    stop_reason: StopReason = StopReason.ANSWERED
+    n_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """A grader's result: a number, or no number and the reason. Never both, never neither."""
+
+    value: float | None
+    reason: str | None = None
+    """Why there is no number; None exactly when `value` is set."""
+    sub_grades: Mapping[str, float] = field(default_factory=dict)
+    """Values of a `multi` grader's parts by name."""
+    traceback: str | None = None
+    """Set when the grader's own code raised."""
+    wall_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError(f"a grade is a number or a reason, got value={self.value!r} reason={self.reason!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The G episodes of one item in one step, with their grades, ordered by member."""
+
+    item: Item
+    episodes: tuple[Episode, ...]
+    grades: tuple[Grade, ...]
+    """Aligned with `episodes`; a fault has a grade without a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One token sequence for the learner. All sequences are aligned, length T."""
+
+    ids: Sequence[int]
+    trained: Sequence[bool]
+    log_probs: Sequence[float]
+    """The generator's log-probabilities (nats); 0.0 where not trained, and everywhere in supervised rows."""
+    credit: Sequence[float]
+    """Per-token weight, already divided by the optimiser step's normaliser; 0.0 where not trained."""
+    unit: str
+    """Rows with the same unit are never split across micro-batches (a pair in DPO, a row elsewhere)."""
+    group: str
+    """Rows with the same group share a prefix; the learner keeps them together."""

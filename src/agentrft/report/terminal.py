@@ -1,0 +1,103 @@
+"""Terminal tables and transcripts (Rich), made from the same objects as the HTML page; tidy from 80 columns up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from agentrft.report.model import NextStep, Shown, Stage
+from agentrft.report.text import one_line
+from agentrft.report.transcript import transcript
+from agentrft.report.wording import bounds, gain
+from agentrft.stats import Interval
+
+_MARKS = {
+    "system": ("system", "dim"),
+    "user": ("user", "bold"),
+    "text": ("model", ""),
+    "call": ("→", "cyan"),
+    "result": ("", "dim"),
+    "error": ("", "yellow"),
+    "answer": ("answer", "bold green"),
+    "end": ("stopped", "yellow"),
+}
+
+
+def stage_table(stages: Sequence[Stage], *, split: str | None = None) -> Table:
+    """Reward, success, calls and parse rate of every stage with 95 % intervals, for one split (the first if None)."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("", style="bold", no_wrap=True)
+    for name in ("reward", "success", "calls/episode", "parse rate"):
+        table.add_column(name, no_wrap=True)
+    for stage in stages:
+        figures = stage.figures.get(split) if split else stage.main
+        if figures is not None:
+            cells = (figures.reward, figures.success, figures.calls, figures.parse_rate)
+            table.add_row(stage.name, *(_cell(cell) for cell in cells))
+    return table
+
+
+def _cell(interval: Interval) -> Text:
+    digits = 2 if interval.high < 10 else 1
+    return Text.assemble(f"{interval.mean:.{digits}f} ", (bounds(interval, digits=digits), "dim"))
+
+
+def gain_lines(gains: Sequence[tuple[str, Interval]]) -> Text:
+    """One line a paired difference, green where the whole interval is above zero, red where below."""
+    text = Text()
+    width = max((len(label) for label, _ in gains), default=0)
+    for index, (label, interval) in enumerate(gains):
+        style = "bold green" if interval.low > 0 else "bold red" if interval.high < 0 else "bold"
+        text.append(("\n" if index else "") + f"{label:<{width}}  ").append(gain(interval), style=style)
+    return text
+
+
+def next_step_lines(steps: Sequence[NextStep]) -> Text:
+    """What to type next: a comment line and the command; print with `soft_wrap=True`, so that it can be copied."""
+    text = Text()
+    for index, step in enumerate(steps):
+        text.append(("\n" if index else "") + f"  # {step.what}\n", style="dim").append(
+            f"  {step.command}", style="cyan"
+        )
+    return text
+
+
+def transcript_view(shown: Shown, *, with_system: bool = True, max_lines: int = 12) -> Group:
+    """One episode to read: heading with reward, then who said what; long entries are cut to `max_lines` lines."""
+    return Group(_heading(shown), Padding(_transcript_table(shown, with_system, max_lines), (0, 0, 0, 2)))
+
+
+def _heading(shown: Shown) -> Text:
+    reward = "no grade" if shown.reward is None else f"reward {shown.reward:.2f}"
+    calls = shown.episode.n_calls
+    return Text.assemble(
+        (shown.label, "bold"), ("  ", ""), (f"{reward}, {calls} call{'' if calls == 1 else 's'}", "dim")
+    )
+
+
+def _transcript_table(shown: Shown, with_system: bool, max_lines: int) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in transcript(shown.episode, with_system=with_system):
+        mark, style = _MARKS[line.kind]
+        table.add_row(Text(mark), Text("\n".join(_cut(line.text, max_lines)), style=style))
+    return table
+
+
+def _cut(text: str, max_lines: int) -> Iterator[str]:
+    lines = text.splitlines() or [""]
+    yield from lines[:max_lines]
+    if len(lines) > max_lines:
+        yield f"… {len(lines) - max_lines} more lines"
+
+
+def question_of(shown: Shown, width: int = 76) -> str:
+    """The user's words of an episode on one line."""
+    users = [message.content or "" for message in shown.episode.messages if message.role == "user"]
+    return one_line(users[0] if users else "", width)

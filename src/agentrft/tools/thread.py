@@ -1,0 +1,66 @@
+"""A thread that runs one episode's synchronous tools, one call after the other.
+
+Not a ThreadPoolExecutor: its threads are joined when Python exits, so a tool that hangs would keep a finished job
+alive. One thread an episode, because objects such as sqlite3 connections stay with the thread that made them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+_Work = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
+
+
+class CallThread:
+    """Runs callables on a daemon thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=f"tools {name}", daemon=True)
+        self._thread.start()
+        self.is_stuck = False
+        """A call was given up while it ran: later ones would wait behind it."""
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """The function's result, or what it raised. When cancelled the call goes on, its result is dropped."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.put((function, future, loop))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.is_stuck = True
+            raise
+
+    def stop(self) -> None:
+        """End the thread after what it is doing now; does not wait for it."""
+        self._queue.put(None)
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            function, future, loop = work
+            result, error = None, None
+            try:
+                result = function()
+            except BaseException as caught:
+                error = caught
+            try:
+                loop.call_soon_threadsafe(_settle, future, result, error)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if isinstance(error, StopIteration):
+        # asyncio refuses StopIteration in a future
+        error = RuntimeError(f"StopIteration: {error}")
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,337 @@
+"""Python functions and classes as tools, and the tool set made of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from agentrft.errors import ToolFault, UserError
+from agentrft.tools import PythonBinding, ToolLimits, build_toolset
+from agentrft.types import Item, ToolCall, ToolSpec
+
+TOOLS = '''
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+
+runs = []
+runs.append(1)
+
+
+@dataclass
+class Point:
+    """A dataclass, whose decorator looks its module up while the file runs."""
+    x: int
+
+
+def double(n: int) -> int:
+    """Twice N."""
+    return n * 2
+
+
+async def wait(text: str) -> str:
+    """TEXT, later."""
+    await asyncio.sleep(0)
+    return text
+
+
+def loads() -> list:
+    return runs
+
+
+def sleepy(seconds: float) -> str:
+    time.sleep(seconds)
+    return "awake"
+
+
+def leave() -> str:
+    sys.exit(3)
+
+
+def stop() -> str:
+    raise StopIteration("no more")
+
+
+def strange() -> object:
+    return object()
+
+
+strange.__annotations__.clear()
+answer = 42
+
+
+class Base:
+    def first(self) -> str:
+        """Base."""
+        return "base first"
+
+    def second(self) -> str:
+        return "base second"
+
+
+class Notes(Base):
+    """Notes of one episode."""
+
+    def __init__(self, item: dict) -> None:
+        self.item = item
+        self.notes: list[str] = []
+        self.log = item.get("log")
+
+    def reset(self) -> None:
+        self.notes.append("reset")
+
+    async def close(self) -> None:
+        if self.item.get("close_fails"):
+            raise KeyError("close")
+        with open(self.log, "a") as file:
+            file.write("closed\\n")
+
+    def state_hash(self) -> str:
+        return ""
+
+    def add(self, text: str) -> str:
+        """Add a note.
+
+        Args:
+            text: What to note.
+        """
+        self.notes.append(text)
+        self.item["words"].append(text)
+        return " ".join(self.notes)
+
+    def first(self) -> str:
+        """Own."""
+        return "own first"
+
+    @staticmethod
+    def shout(text: str) -> str:
+        return text.upper()
+
+    @classmethod
+    def kind(cls) -> str:
+        return cls.__name__
+
+    @property
+    def size(self) -> int:
+        return len(self.notes)
+
+    def _hidden(self) -> str:
+        return ""
+
+
+class Fails:
+    def __init__(self, item: dict) -> None:
+        raise LookupError("no such item")
+
+    def look(self) -> str:
+        return ""
+
+
+class Needs:
+    def __init__(self, item: dict, more: str) -> None:
+        pass
+
+    def look(self) -> str:
+        return ""
+
+
+class Empty:
+    def __init__(self, item: dict) -> None:
+        pass
+
+
+class Database:
+    """sqlite3 objects refuse other threads than the one that made them."""
+
+    def __init__(self, item: dict) -> None:
+        self.connection = sqlite3.connect(":memory:")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def value(self) -> int:
+        return self.connection.execute("SELECT 7").fetchone()[0]
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tools.py").write_text(TOOLS)
+    return tmp_path
+
+
+def bind(name: str, **more: str) -> PythonBinding:
+    return PythonBinding(type="python", target=f"tools.py:{name}", **more)  # type: ignore[arg-type]
+
+
+def call(name: str, arguments: str = "{}") -> ToolCall:
+    return ToolCall(id="call_1_0", name=name, arguments=arguments)
+
+
+def item(**fields: object) -> Item:
+    return Item(id="row-1", messages=(), fields=fields)
+
+
+async def test_functions_sync_and_async(folder: Path) -> None:
+    toolset = build_toolset([bind("double"), bind("wait")], folder)
+    session = await toolset.open(item(), "trace_1")
+    assert [(spec.name, spec.description) for spec in session.specs] == [
+        ("double", "Twice N."),
+        ("wait", "TEXT, later."),
+    ]
+    assert (await session.call(call("double", '{"n": 4}'))).output == "8"
+    # JSON Schema counts 4.0 as an integer: the function still gets an int
+    assert (await session.call(call("double", '{"n": 4.0}'))).output == "8"
+    assert (await session.call(call("wait", '{"text": "é"}'))).output == "é"
+    await session.close()
+    await session.close()
+    with pytest.raises(ToolFault, match="after its episode ended"):
+        await session.call(call("double", '{"n": 4}'))
+    await toolset.close()
+
+
+async def test_a_file_runs_once_a_job(folder: Path) -> None:
+    toolset = build_toolset([bind("loads"), bind("double"), bind("Notes")], folder)
+    session = await toolset.open(item(log=str(folder / "log")), "trace_1")
+    assert (await session.call(call("loads"))).output == "[1]"
+    await session.close()
+
+
+async def test_a_class_is_built_for_each_episode_from_its_own_copy(folder: Path) -> None:
+    toolset = build_toolset([bind("Notes")], folder)
+    assert [spec.name for spec in toolset.specs] == ["first", "second", "add", "shout", "kind"]
+    assert toolset.specs[2].parameters["properties"] == {"text": {"type": "string", "description": "What to note."}}
+    task = item(words=[], log=str(folder / "log"))
+    one, two = await toolset.open(task, "trace_1"), await toolset.open(task, "trace_2")
+    assert (await one.call(call("add", '{"text": "a"}'))).output == "reset a"
+    assert (await one.call(call("add", '{"text": "b"}'))).output == "reset a b"
+    assert (await two.call(call("add", '{"text": "c"}'))).output == "reset c"
+    assert (await two.call(call("first"))).output == "own first"
+    assert (await two.call(call("shout", '{"text": "c"}'))).output == "C"
+    assert (await two.call(call("kind"))).output == "Notes"
+    assert task.fields["words"] == []
+    await one.close()
+    await two.close()
+    assert (folder / "log").read_text() == "closed\nclosed\n"
+
+
+async def test_a_class_that_cannot_start_or_close(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ToolFault, match=r"tools\.py:Fails raised LookupError: no such item"):
+        await build_toolset([bind("Fails")], folder).open(item(), "trace_1")
+    session = await build_toolset([bind("Notes")], folder).open(item(close_fails=True), "trace_1")
+    with caplog.at_level(logging.WARNING):
+        await session.close()
+    assert "close raised KeyError" in caplog.text
+
+
+async def test_thread_isolation_keeps_one_thread_and_a_real_time_limit(folder: Path) -> None:
+    limits = ToolLimits(timeout_s=0.05)
+    toolset = build_toolset([bind("Database", isolation="thread"), bind("sleepy", isolation="thread")], folder, limits)
+    before = threading.active_count()
+    session = await toolset.open(item(), "trace_1")
+    assert threading.active_count() == before + 2
+    assert [(await session.call(call("value"))).output for _ in range(3)] == ["7", "7", "7"]
+    start = time.perf_counter()
+    with pytest.raises(ToolFault, match=r"sleepy gave no answer within 0\.05 s"):
+        await session.call(call("sleepy", '{"seconds": 0.5}'))
+    assert time.perf_counter() - start < 0.4
+    await session.close()
+    assert time.perf_counter() - start < 0.4  # closing does not wait for the stuck call
+    while threading.active_count() > before:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("isolation", ["inline", "thread"])
+async def test_wild_tools_are_faults(folder: Path, isolation: str) -> None:
+    names = ("leave", "stop", "strange")
+    session = await build_toolset([bind(name, isolation=isolation) for name in names], folder).open(item(), "trace_1")
+    with pytest.raises(ToolFault, match="SystemExit"):
+        await session.call(call("leave"))
+    with pytest.raises(ToolFault, match="StopIteration"):
+        await session.call(call("stop"))
+    with pytest.raises(ToolFault, match="returned object, expected a string or JSON"):
+        await session.call(call("strange"))
+    await session.close()
+
+
+async def test_inline_lateness_is_a_fault(folder: Path) -> None:
+    session = await build_toolset([bind("sleepy")], folder, ToolLimits(timeout_s=0.01)).open(item(), "trace_1")
+    with pytest.raises(ToolFault, match="gave no answer within"):
+        await session.call(call("sleepy", '{"seconds": 0.03}'))
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "code"),
+    [
+        ("nowhere.py:x", "no file .*nowhere.py; the path is relative to the job file", "tool_not_found"),
+        ("tools.py:doubel", "has no doubel; it has Point, double, wait, loads", "tool_not_found"),
+        ("tools.py:answer", "it is a int; name a function, or a class", "invalid_tool"),
+        ("tools.py:Empty", "it has no public methods", "invalid_tool"),
+        ("tools.py:Needs", "it cannot be built from one item", "invalid_tool"),
+        ("broken.py:x", "raised SyntaxError on import", "invalid_tool"),
+        ("quits.py:x", "raised SystemExit on import", "invalid_tool"),
+        ("bare.py:look", "parameter where has no type annotation", "invalid_tool"),
+        ("nothing.py:x", "has no x; it has no public functions or classes", "tool_not_found"),
+    ],
+)
+def test_targets_that_give_no_tool(folder: Path, target: str, words: str, code: str) -> None:
+    (folder / "broken.py").write_text("def x(:\n")
+    (folder / "quits.py").write_text("import sys\nsys.exit(1)\n")
+    (folder / "bare.py").write_text("def look(where):\n    return where\n")
+    (folder / "nothing.py").write_text("")
+    with pytest.raises(UserError, match=words) as caught:
+        build_toolset([bind("double"), PythonBinding(type="python", target=target)], folder)
+    assert (caught.value.param, caught.value.code) == ("agent.tools.1.target", code)
+
+
+def test_async_tools_cannot_be_moved_to_a_thread(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"has async wait.*leave isolation out"):
+        build_toolset([bind("wait", isolation="thread")], folder)
+
+
+def test_two_tools_of_one_name(folder: Path) -> None:
+    (folder / "more.py").write_text("def double(n: int) -> int:\n    return n\n")
+    with pytest.raises(UserError, match=r"two tools are named double: tools.py:double and more.py:double") as caught:
+        build_toolset([bind("double"), PythonBinding(type="python", target="more.py:double")], folder)
+    assert caught.value.param == "agent.tools.1.target"
+
+
+def test_same_file_names_in_two_folders_do_not_mix(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tools.py").write_text(f'def say() -> str:\n    """{name}"""\n    return ""\n')
+    described = [build_toolset([bind("say")], tmp_path / name).specs[0].description for name in ("one", "two")]
+    assert described == ["one", "two"]
+
+
+@pytest.mark.parametrize("target", ["tools.py", "tools:x", "tools.py:", "tools.py:a.b", "a:b.py:x"])
+def test_binding_spelling(target: str) -> None:
+    with pytest.raises(ValidationError):
+        PythonBinding(type="python", target=target)
+
+
+async def test_an_item_that_lists_tools_is_offered_those(folder: Path) -> None:
+    toolset = build_toolset([bind("double"), bind("wait")], folder)
+    own = ToolSpec(
+        name="double",
+        description="2n",
+        parameters={"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]},
+    )
+    session = await toolset.open(Item(id="row-7", messages=(), tools=(own,)), "trace_1")
+    assert list(session.specs) == [own]
+    assert (await session.call(call("wait", '{"text": "a"}'))).output == "error: no tool 'wait'; tools: double"
+    assert (await session.call(call("double", '{"n": 10}'))).is_error
+    assert (await session.call(call("double", '{"n": 9}'))).output == "18"
+    other = ToolSpec(name="search", description="", parameters={"type": "object"})
+    with pytest.raises(UserError, match="item row-8: it lists the tool search, which the job does not bind"):
+        await toolset.open(Item(id="row-8", messages=(), tools=(other,)), "trace_1")

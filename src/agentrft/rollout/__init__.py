@@ -1,0 +1,19 @@
+"""Episodes: the agent loop, what bounds it, and what others get to see of it.
+
+Read `episode.py` first; `actor.py` is who replies, `group.py` runs many at once, `record.py` makes rows and samples.
+"""
+
+from agentrft.rollout.actor import Actor, ChatActor, Dialogue, GeneratorActor
+from agentrft.rollout.episode import Agent, run_episode
+from agentrft.rollout.group import GradedEpisode, Rollout, Seat, grade_episode, run_groups
+from agentrft.rollout.ids import EpisodeKey, episode_id, seed, trace_id
+from agentrft.rollout.limits import Limits
+from agentrft.rollout.record import checked_tokens, row_of, sample_of, trained_tokens
+from agentrft.rollout.together import together
+from agentrft.rollout.transcript import Line, transcript
+
+__all__ = [
+    "Actor", "Agent", "ChatActor", "Dialogue", "EpisodeKey", "GeneratorActor", "GradedEpisode", "Limits", "Line",
+    "Rollout", "Seat", "checked_tokens", "episode_id", "grade_episode", "row_of", "run_episode", "run_groups",
+    "sample_of", "seed", "together", "trace_id", "trained_tokens", "transcript",
+]  # fmt: skip

@@ -1,0 +1,91 @@
+"""Run many episodes side by side and grade each as soon as it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentrft.errors import GraderFault
+from agentrft.protocols import Grader
+from agentrft.rollout.episode import Agent, run_episode
+from agentrft.rollout.ids import EpisodeKey
+from agentrft.rollout.record import sample_of
+from agentrft.rollout.together import together
+from agentrft.types import Episode, Grade, Group, Item, StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A place for one group in a step."""
+
+    index: int
+    """Place within the step; everything is ordered by (index, member), never by who finishes first."""
+    item: Item
+    attempt: int = 0
+    """How often this item has already come in this step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedEpisode:
+    """An episode and its grade: what is journaled, and reused as it is."""
+
+    episode: Episode
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """Which episodes to run: `members` for each seat, under one run and step."""
+
+    run: str
+    """Namespace of ids and seeds, see `EpisodeKey.run`."""
+    step: int
+    members: int
+    seats: Sequence[Seat]
+
+
+async def run_groups(
+    rollout: Rollout,
+    agent: Agent,
+    grader: Grader,
+    *,
+    finished: Mapping[str, GradedEpisode] | None = None,
+    on_graded: Callable[[GradedEpisode], None] = lambda graded: None,
+) -> list[Group]:
+    """One group per seat, in the order of the seats, members in order.
+
+    All episodes are in flight at once: batching them is the engine's business. An episode whose id is in `finished`
+    is taken from there unchanged. `on_graded` is called for every other one as soon as it has its grade.
+    Raises UserError when an item's prompt does not fit the limits.
+    """
+
+    async def play(seat: Seat, member: int) -> GradedEpisode:
+        key = EpisodeKey(run=rollout.run, step=rollout.step, item=seat.item.id, member=member, attempt=seat.attempt)
+        if finished and key.id in finished:
+            return finished[key.id]
+        episode = await run_episode(seat.item, key, agent, order=(seat.index, member))
+        graded = GradedEpisode(episode=episode, grade=await grade_episode(episode, seat.item, grader))
+        on_graded(graded)
+        return graded
+
+    members = range(rollout.members)
+    played = iter(await together(play(seat, member) for seat in rollout.seats for member in members))
+    groups_I_G = [(seat, [next(played) for _ in members]) for seat in rollout.seats]
+    return [
+        Group(item=seat.item, episodes=tuple(g.episode for g in group), grades=tuple(g.grade for g in group))
+        for seat, group in groups_I_G
+    ]
+
+
+async def grade_episode(episode: Episode, item: Item, grader: Grader) -> Grade:
+    """A finite number, or the reason why there is none. A fault is never shown to the grader: it is void, not bad."""
+    if episode.stop_reason is StopReason.FAULT:
+        return Grade(value=None, reason=f"fault: {episode.fault}")
+    try:
+        grade = await grader.grade(sample_of(episode), item, episode.trace_id)
+    except GraderFault as fault:
+        return Grade(value=None, reason=f"grader: {fault}")
+    if grade.value is not None and not math.isfinite(grade.value):
+        return Grade(value=None, reason=f"the grader returned {grade.value}; expected a finite number")
+    return grade

@@ -1,0 +1,38 @@
+"""How far one episode may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from agentrft.errors import UserError
+from agentrft.types import StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Ends of an episode. What bounds a single tool call (time, size) belongs to the tools."""
+
+    max_turns: int = 8
+    """Replies. The last must be the answer: a call in it is not executed, since no reply could read its result."""
+    max_reply_tokens: int = 512
+    """Tokens of one reply, the stop token included."""
+    max_episode_tokens: int = 4096
+    """Prompt, replies and tool results together; the generator's context caps it further."""
+    max_time_s: float = 600.0
+    """Wall time of the conversation, waiting for the engine and for tools included."""
+    max_malformed: int = 2
+    """Unreadable calls in a row that are answered with the reason; one more ends the episode."""
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value, least = getattr(self, limit.name), 0 if limit.name == "max_malformed" else 1e-9
+            if not value >= least:
+                raise UserError(
+                    f"{limit.name} is {value}; expected {'0 or more' if least == 0 else 'more than 0'}.",
+                    param=f"agent.limits.{limit.name}",
+                )
+
+    def cut_by(self, reply_tokens: int) -> StopReason:
+        """Which limit cut a reply of that length off."""
+        own_limit = reply_tokens >= self.max_reply_tokens
+        return StopReason.MAX_REPLY_TOKENS if own_limit else StopReason.MAX_EPISODE_TOKENS

@@ -1,0 +1,63 @@
+"""What others get to see of an episode: the learner a row, the grader a sample."""
+
+from __future__ import annotations
+
+from agentrft.types import Episode, Message, Row, Sample, TokenTrace
+
+
+def row_of(episode: Episode, credit_per_token: float, *, group: str) -> Row:
+    """The episode as one row; every generated token gets `credit_per_token`, nothing else gets any.
+
+    Raises AssertionError when the tokens break the invariant: that is a bug, and training on it would be silent harm.
+    """
+    tokens = checked_tokens(episode)
+    return Row(
+        ids=tokens.ids,
+        trained=tokens.trained,
+        log_probs=tokens.log_probs,
+        credit=[credit_per_token if trained else 0.0 for trained in tokens.trained],
+        unit=episode.id,
+        group=group,
+    )
+
+
+def checked_tokens(episode: Episode) -> TokenTrace:
+    """The episode's tokens, after checking that exactly the generated ones are trained.
+
+    Generated is what the turns span: each reply's ids as they came from the generator, stop token included.
+    """
+    tokens = episode.tokens
+    if tokens is None:
+        raise AssertionError(f"episode {episode.id} has no tokens: it was not played by a token-exact actor")
+    lengths = {len(tokens.ids), len(tokens.trained), len(tokens.log_probs)}
+    if len(lengths) != 1:
+        raise AssertionError(f"episode {episode.id}: ids, trained and log_probs differ in length: {sorted(lengths)}")
+    generated = [False] * len(tokens.ids)
+    position = tokens.prompt_tokens
+    for turn in episode.turns:
+        if not position <= turn.start < turn.end <= len(tokens.ids):
+            raise AssertionError(f"episode {episode.id}: turn [{turn.start}, {turn.end}) does not follow {position}")
+        generated[turn.start : turn.end] = [True] * (turn.end - turn.start)
+        position = turn.end
+    if generated != list(tokens.trained):
+        raise AssertionError(f"episode {episode.id}: trained tokens are not the generated ones")
+    if any(not trained and log_prob != 0.0 for trained, log_prob in zip(tokens.trained, tokens.log_probs, strict=True)):
+        raise AssertionError(f"episode {episode.id}: a token that was not generated has a log-prob")
+    return tokens
+
+
+def sample_of(episode: Episode) -> Sample:
+    """What a grader sees of the episode."""
+    last = episode.turns[-1].reply if episode.turns else Message(role="assistant")
+    return Sample(
+        output_text=episode.answer or "",
+        output_tools=last.tool_calls,
+        messages=episode.messages,
+        stop_reason=episode.stop_reason,
+        n_calls=episode.n_calls,
+    )
+
+
+def trained_tokens(episode: Episode) -> int:
+    """How many tokens the policy generated; 0 for text-only episodes."""
+    return sum(episode.tokens.trained) if episode.tokens else 0

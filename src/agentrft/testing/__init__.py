@@ -1,0 +1,25 @@
+"""Parts for tests, ours and yours: scripted engines that run without a model, and checks for your own parts.
+
+Everything here is real code behind the same protocols as the real engines, so a test that uses it patches nothing:
+`ScriptedGenerator` plays a function, `ScriptedLearner` is a small model that truly learns, `check_tool` and
+`check_grader` tell you what is wrong with a part of yours before a job does.
+"""
+
+from agentrft.testing.chat import CharFormat, ScriptedChatModel
+from agentrft.testing.checks import check_grader, check_tool
+from agentrft.testing.clock import FakeClock
+from agentrft.testing.generator import ScriptedGenerator
+from agentrft.testing.learner import ScriptedLearner
+from agentrft.testing.tools import ScriptedGrader, ScriptedTools
+
+__all__ = [
+    "CharFormat",
+    "FakeClock",
+    "ScriptedChatModel",
+    "ScriptedGenerator",
+    "ScriptedGrader",
+    "ScriptedLearner",
+    "ScriptedTools",
+    "check_grader",
+    "check_tool",
+]

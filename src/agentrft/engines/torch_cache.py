@@ -1,0 +1,251 @@
+"""Where keys and values live between tokens: shared blocks for common prefixes, one slot for each sequence's own tail.
+
+A *block* holds the KV of a prefix that several sequences have in common (a group's prompt, a system prompt); blocks
+form a tree and are never copied. A *slot* holds what only one sequence has. After a reply a sequence stays in its slot,
+idle, so that the next turn feeds the tool result's tokens only. Idle slots and unused blocks are evicted, oldest use
+first, when room is needed; whatever was evicted is simply computed again.
+
+Layout: keys and values [layers, …, tokens, kv_heads, head_width]. Everything here runs on the engine's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """KV of a shared run of tokens; `done` of them are computed."""
+
+    tokens: tuple[int, ...]
+    parent: Block | None
+    keys: Tensor
+    values: Tensor
+    done: int = 0
+    children: list[Block] = field(default_factory=list)
+    last_used: int = 0
+
+    @property
+    def depth(self) -> int:
+        """Tokens before this block."""
+        return sum(len(block.tokens) for block in self.path()) - len(self.tokens)
+
+    def path(self) -> list[Block]:
+        """Blocks from the root to this one."""
+        path: list[Block] = []
+        node: Block | None = self
+        while node is not None:
+            path.append(node)
+            node = node.parent
+        return path[::-1]
+
+
+@dataclass(slots=True, eq=False)
+class Tail:
+    """One sequence's place in the slots: which tokens its KV stands for."""
+
+    slot: int
+    block: Block | None
+    """Deepest shared block; the slot holds what follows it."""
+    shared: int
+    """Tokens covered by blocks."""
+    tokens: list[int]
+    """All tokens with KV, shared ones included, when idle; maintained by the generator while active."""
+    last_used: int = 0
+
+
+def common_prefix(a: tuple[int, ...] | list[int], b: tuple[int, ...] | list[int]) -> int:
+    """Length of the common prefix of two token lists."""
+    limit = min(len(a), len(b))
+    for index in range(limit):
+        if a[index] != b[index]:
+            return index
+    return limit
+
+
+class KvCache:
+    """Blocks and slots of one model under one memory budget."""
+
+    def __init__(
+        self, *, n_layers: int, kv_shape: tuple[int, int], dtype: torch.dtype, device: torch.device, max_bytes: int
+    ) -> None:
+        self._n_layers = n_layers
+        self._kv_shape = kv_shape
+        self._like = {"dtype": dtype, "device": device}
+        per_value = torch.empty((), dtype=dtype).element_size()
+        self._token_bytes = 2 * n_layers * kv_shape[0] * kv_shape[1] * per_value
+        self._max_bytes = max_bytes
+        self._clock = 0
+        self.roots: list[Block] = []
+        self.idle: dict[int, Tail] = {}
+        self.n_slots = 0
+        self.capacity = 0
+        self.keys = self.values = torch.empty(0)
+        self._free: list[int] = []
+        self._resize(1, 64)
+
+    def tick(self) -> int:
+        """A fresh time stamp for recency."""
+        self._clock += 1
+        return self._clock
+
+    def clear(self) -> None:
+        """Forget all cached KV (after a weight update); active tails must be reset by their owner."""
+        self.roots.clear()
+        for tail in list(self.idle.values()):
+            self.release(tail)
+
+    # ---- blocks
+
+    def new_block(self, tokens: tuple[int, ...], parent: Block | None) -> Block:
+        """An empty block under `parent`, evicting unused ones if the budget asks for it."""
+        shape = (self._n_layers, len(tokens), *self._kv_shape)
+        block = Block(
+            tokens=tokens, parent=parent, keys=torch.empty(shape, **self._like), values=torch.empty(shape, **self._like)
+        )
+        block.last_used = self.tick()
+        (self.roots if parent is None else parent.children).append(block)
+        return block
+
+    def match(self, tokens: list[int], limit: int) -> tuple[Block | None, int]:
+        """The deepest computed block that is a prefix of tokens[:limit], and its end; splits a block when it must."""
+        node: Block | None = None
+        at = 0
+        while True:
+            best, length = None, 0
+            for child in self.roots if node is None else node.children:
+                n = min(common_prefix(child.tokens, tokens[at:limit]), child.done)
+                if n > length:
+                    best, length = child, n
+            if best is None:
+                return node, at
+            if length < len(best.tokens):
+                if best.done < len(best.tokens):
+                    return node, at
+                best = self._split(best, length)
+            best.last_used = self.tick()
+            node, at = best, at + length
+
+    def _split(self, block: Block, length: int) -> Block:
+        """Cut a block in two; sequences keep holding the lower part, the upper part is returned."""
+        upper = Block(
+            tokens=block.tokens[:length],
+            parent=block.parent,
+            keys=block.keys[:, :length],
+            values=block.values[:, :length],
+            done=length,
+            children=[block],
+            last_used=block.last_used,
+        )
+        siblings = self.roots if block.parent is None else block.parent.children
+        siblings[siblings.index(block)] = upper
+        block.parent = upper
+        block.tokens, block.done = block.tokens[length:], block.done - length
+        block.keys, block.values = block.keys[:, length:], block.values[:, length:]
+        return upper
+
+    def promote(self, tail: Tail, length: int) -> Block:
+        """Copy the first tokens of an idle tail, up to `length`, into a shared block below the tail's own."""
+        tokens = tuple(tail.tokens[tail.shared : length])
+        block = self.new_block(tokens, tail.block)
+        block.keys.copy_(self.keys[:, tail.slot, : len(tokens)])
+        block.values.copy_(self.values[:, tail.slot, : len(tokens)])
+        block.done = len(tokens)
+        return block
+
+    def block_tokens(self) -> int:
+        """Tokens held in blocks."""
+        return sum(len(block.tokens) for block in self._blocks())
+
+    def _blocks(self) -> Iterator[Block]:
+        stack = list(self.roots)
+        while stack:
+            block = stack.pop()
+            yield block
+            stack.extend(block.children)
+
+    def evict_blocks(self, in_use: set[int]) -> None:
+        """Drop least recently used leaf blocks until the budget holds; `in_use` are ids() of blocks under sequences."""
+        room = self._max_bytes - self.n_slots * self.capacity * self._token_bytes
+        while self.block_tokens() * self._token_bytes > max(room, 0):
+            held = in_use | {id(tail.block) for tail in self.idle.values()}
+            leaves = [b for b in self._blocks() if not b.children and id(b) not in held]
+            if not leaves:
+                if not self.idle:
+                    return
+                self.release(min(self.idle.values(), key=lambda tail: tail.last_used))
+                continue
+            victim = min(leaves, key=lambda b: b.last_used)
+            (self.roots if victim.parent is None else victim.parent.children).remove(victim)
+
+    # ---- slots
+
+    def take_slot(self, max_slots: int) -> int | None:
+        """A free slot: a spare one, a new one within budget, or the longest-idle sequence's."""
+        if not self._free and self.n_slots < max_slots:
+            affordable = self._max_bytes // (self.capacity * self._token_bytes)
+            wanted = min(max_slots, self.n_slots * 2, affordable)
+            if wanted > self.n_slots:
+                self._resize(wanted, self.capacity)
+        if not self._free and self.idle:
+            self.release(min(self.idle.values(), key=lambda tail: tail.last_used))
+        if not self._free:
+            return None
+        self._free.sort(reverse=True)
+        return self._free.pop()
+
+    def park(self, tail: Tail) -> None:
+        """Keep a sequence's KV for its next turn."""
+        tail.last_used = self.tick()
+        self.idle[tail.slot] = tail
+
+    def release(self, tail: Tail) -> None:
+        """Give a sequence's slot back."""
+        self.idle.pop(tail.slot, None)
+        self._free.append(tail.slot)
+
+    def reserve(self, tokens: int, active: list[Tail]) -> int:
+        """Make slots hold at least `tokens` each; returns how many of `active` keep their KV.
+
+        Over budget, slots are given up: idle sequences first, then the last of `active` (one always stays).
+        """
+        if tokens <= self.capacity:
+            return len(active)
+        capacity = max(tokens, self.capacity * 2)
+        affordable = self._max_bytes // (capacity * self._token_bytes)
+        if self.n_slots <= affordable:
+            self._resize(self.n_slots, capacity)
+            return len(active)
+        capacity = tokens
+        affordable = max(1, self._max_bytes // (capacity * self._token_bytes))
+        idle = sorted(self.idle.values(), key=lambda tail: -tail.last_used)
+        keep = [*active, *idle][: min(self.n_slots, affordable)]
+        self._repack(keep, min(self.n_slots, affordable), capacity)
+        self.idle = {tail.slot: tail for tail in keep[len(active) :]}
+        return min(len(active), len(keep))
+
+    def _repack(self, tails: list[Tail], n_slots: int, capacity: int) -> None:
+        """Fewer, longer slots: `tails` move to the first ones."""
+        old = [tail.slot for tail in tails]
+        keys, values, length = self.keys[:, old], self.values[:, old], self.capacity
+        self.n_slots, self._free = 0, []
+        self._resize(n_slots, capacity)
+        self.keys[:, : len(old), :length] = keys
+        self.values[:, : len(old), :length] = values
+        for slot, tail in enumerate(tails):
+            tail.slot = slot
+        self._free = list(range(len(tails), n_slots))
+
+    def _resize(self, n_slots: int, capacity: int) -> None:
+        shape = (self._n_layers, n_slots, capacity, *self._kv_shape)
+        # Zeros, because a masked position still takes part in products and 0 · garbage may be NaN.
+        keys, values = torch.zeros(shape, **self._like), torch.zeros(shape, **self._like)
+        if self.n_slots:
+            keys[:, : self.n_slots, : self.capacity] = self.keys
+            values[:, : self.n_slots, : self.capacity] = self.values
+        self._free.extend(range(self.n_slots, n_slots))
+        self.keys, self.values, self.n_slots, self.capacity = keys, values, n_slots, capacity

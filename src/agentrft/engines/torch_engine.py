@@ -1,0 +1,129 @@
+"""One model in one process: a generator and a learner over the same weights, on one thread of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from agentrft.engines import torch_exact
+from agentrft.engines.torch_generator import TorchGenerator
+from agentrft.engines.torch_learner import TorchLearner
+from agentrft.engines.torch_model import DtypeName, LoraSpec, TorchModel, load_model
+from agentrft.engines.torch_pass import CachedAttention
+from agentrft.errors import UserError
+
+__all__ = ["LoraSpec", "TorchEngine"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+class TorchEngine:
+    """Owns a model and the thread that all its computation runs on.
+
+    Rollouts and updates take turns on that thread, so a generator never sees half-updated weights.
+    """
+
+    def __init__(
+        self, model: TorchModel, generator: TorchGenerator, learner: TorchLearner, executor: ThreadPoolExecutor
+    ):
+        self.model = model
+        self.generator = generator
+        self.learner = learner
+        self._executor = executor
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        lora: LoraSpec | None = None,
+        dtype: DtypeName = "auto",
+        device: str = "auto",
+        exact: bool = False,
+        seed: int = 0,
+        max_grad_norm: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        micro_batch_tokens: int = 1024,
+        share_prefixes: bool = True,
+        max_sequences: int = 128,
+        max_cache_bytes: int = 4 << 30,
+    ) -> TorchEngine:
+        """Load a model folder; `lora` None trains all weights. See TorchLearner and TorchGenerator for the rest.
+
+        Raises UserError for unsupported architectures, and for `exact` where it cannot be honoured.
+        """
+        _keep_freed_memory()
+        model = load_model(
+            folder, lora=lora, dtype=dtype, device="cpu" if exact and device == "auto" else device, seed=seed
+        )
+        if exact:
+            _prepare_exact(model)
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        generator = TorchGenerator(
+            model,
+            executor,
+            max_sequences=max_sequences,
+            max_cache_bytes=max_cache_bytes,
+            attention=torch_exact.ExactAttention if exact else CachedAttention,
+            row_multiple=torch_exact.ROWS if exact else 1,
+        )
+        learner = TorchLearner(
+            model,
+            executor,
+            on_update=generator.forget,
+            max_grad_norm=max_grad_norm,
+            betas=betas,
+            weight_decay=weight_decay,
+            micro_batch_tokens=micro_batch_tokens,
+            share_prefixes=share_prefixes,
+        )
+        return cls(model, generator, learner, executor)
+
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    async def close(self) -> None:
+        """Stop generating and release the thread."""
+        await self.generator.close()
+        self._executor.shutdown(wait=True)
+
+
+def _prepare_exact(model: TorchModel) -> None:
+    if model.device.type != "cpu":
+        raise UserError(
+            f"exact mode is for CPUs; got device {model.device}; set device to cpu or exact to false",
+            param="training.exact",
+            code="exact_unsupported",
+        )
+    torch.use_deterministic_algorithms(True)
+    seen: set[torch.Size] = set()
+    for weight in [model.head, *(m.weight for m in model.network.modules() if hasattr(m, "weight"))]:
+        if isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.shape not in seen:
+            seen.add(weight.shape)
+            torch_exact.check_rows(weight.detach())
+
+
+def _keep_freed_memory() -> None:
+    """Let the C allocator keep large blocks instead of returning them to the kernel after each use.
+
+    Activations are tens of megabytes, allocated and freed hundreds of times a step; touching fresh pages costs more
+    than the arithmetic on them. No effect outside Linux with glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most glibc accepts
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,210 @@
+"""Parts of a decoder layer rewritten for memory traffic: same numbers as transformers', fewer passes and fewer copies.
+
+On two cores a training pass spends more time on element-wise work and fresh memory than on matrix products, so each
+function here saves its inputs only and recomputes the cheap rest in backward. `torch_model` swaps a part in only after
+checking, on random input, that it gives what the model's own module gives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+
+class _LoraLinear(Function):
+    """y = x Wᵀ with W = base + scale·B·A already merged; backward gives the exact gradients of A and B.
+
+    Forward uses the same merged weight as generation, so trained and generated log-probs agree.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.scale = scale
+        return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
+        x, weight, a, b = ctx.saved_tensors
+        grad_2d, x_2d = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        grad_low = grad_2d @ b.to(grad.dtype)
+        grad_a = (grad_low.t() @ x_2d).float().mul_(ctx.scale)
+        grad_b = (grad_2d.t() @ (x_2d @ a.to(x.dtype).t())).float().mul_(ctx.scale)
+        grad_x = (grad_2d @ weight).view_as(x) if ctx.needs_input_grad[0] else None
+        return grad_x, None, grad_a, grad_b, None
+
+
+class LoraLinear(nn.Module):
+    """A linear layer with a low-rank adapter, kept merged: `weight` = base + (alpha / r)·B·A in the compute dtype.
+
+    Source: Hu et al. 2021 (arXiv 2106.09685); initialisation as PEFT's (A Kaiming-uniform, B zero).
+    """
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float, dtype: torch.dtype, generator: torch.Generator):
+        super().__init__()
+        self.scale = alpha / rank
+        self.register_buffer("base", base.weight.detach().float(), persistent=False)
+        self.register_buffer("weight", base.weight.detach().to(dtype, copy=True), persistent=False)
+        self.register_buffer("bias", None if base.bias is None else base.bias.detach().to(dtype), persistent=False)
+        bound = 1.0 / math.sqrt(base.in_features)
+        a = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
+        self.lora_a = nn.Parameter(a.to(base.weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return F.linear(x, self.weight, self.bias)
+        y = _LoraLinear.apply(x, self.weight, self.lora_a, self.lora_b, self.scale)
+        return y if self.bias is None else y + self.bias
+
+    @torch.no_grad()
+    def merge(self, *, adapter: bool = True) -> None:
+        """Refresh `weight` from the float32 base and the adapter (or from the base alone)."""
+        if not adapter:
+            self.weight.copy_(self.base)
+        elif self.weight.dtype == torch.float32:
+            torch.addmm(self.base, self.lora_b, self.lora_a, alpha=self.scale, out=self.weight)
+        else:
+            self.weight.copy_(torch.addmm(self.base, self.lora_b, self.lora_a, alpha=self.scale))
+
+
+class _RmsNorm(Function):
+    """Root-mean-square norm that saves only its input and one number a row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        x32, grad32 = x.float(), grad.float()
+        inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(ctx.eps).rsqrt_()
+        unit = x32 * inverse
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad32 * unit).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
+        grad_unit = grad32 * weight.float()
+        dot = torch.linalg.vecdot(grad_unit, unit).unsqueeze(-1).div_(x.shape[-1])
+        grad_x = grad_unit.addcmul_(unit, dot, value=-1.0).mul_(inverse)
+        return grad_x.to(x.dtype), grad_weight, None
+
+
+class RmsNorm(nn.Module):
+    """Fused replacement of a transformers RMSNorm; `offset` is 1 where the family stores weight − 1 (Gemma)."""
+
+    def __init__(self, weight: nn.Parameter, *, eps: float, offset: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.eps = eps
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.offset == 0.0 else self.weight + self.offset
+        if not torch.is_grad_enabled():
+            return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+        return _RmsNorm.apply(x, weight, self.eps)
+
+
+class _SwiGlu(Function):
+    """silu(gate) · up, saving gate and up only."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        grad_up = F.silu(gate).mul_(grad)
+        grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        return grad_gate, grad_up
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up, shapes alike."""
+    return _SwiGlu.apply(gate, up) if torch.is_grad_enabled() else F.silu(gate).mul_(up)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    out = torch.empty_like(x)
+    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1.0)
+    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
+    return out
+
+
+class _Rope(Function):
+    """Rotary embedding; its transpose is the rotation by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(grad, cos, -sin), None, None
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x [N, heads, D] by cos, sin [N, 1, D/2] (the first half of transformers' doubled tables)."""
+    return _Rope.apply(x, cos, sin) if torch.is_grad_enabled() else _rotate(x, cos, sin)
+
+
+class _TokenLogProbs(Function):
+    """Log-probs of chosen tokens without keeping [tokens × vocabulary] logits: chunks, recomputed in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor, chunk: int) -> Tensor:
+        log_z = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        picked = torch.empty(where.shape[0], dtype=torch.float32, device=hidden.device)
+        for start in range(0, hidden.shape[0], chunk):
+            logits = F.linear(hidden[start : start + chunk], head).float()
+            log_z[start : start + chunk] = torch.logsumexp(logits, -1)
+            here = _terms_of(where, start, chunk)
+            picked[here] = logits[where[here] - start, targets[here]]
+        ctx.save_for_backward(hidden, head, where, targets, log_z)
+        ctx.chunk = chunk
+        return picked - log_z[where]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        hidden, head, where, targets, log_z = ctx.saved_tensors
+        total = torch.zeros_like(log_z).index_add_(0, where, grad)
+        grad_hidden = torch.empty_like(hidden)
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for start in range(0, hidden.shape[0], ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits = F.linear(hidden[part], head).float()
+            grad_logits = logits.sub_(log_z[part, None]).exp_().mul_(-total[part, None])
+            here = _terms_of(where, start, ctx.chunk)
+            grad_logits.index_put_((where[here] - start, targets[here]), grad[here], accumulate=True)
+            grad_logits = grad_logits.to(head.dtype)
+            torch.mm(grad_logits, head, out=grad_hidden[part])
+            if grad_head is not None:
+                grad_head.addmm_(grad_logits.t().float(), hidden[part].float())
+        return grad_hidden, None if grad_head is None else grad_head.to(head.dtype), None, None, None
+
+
+def _terms_of(where: Tensor, start: int, chunk: int) -> Tensor:
+    return ((where >= start) & (where < start + chunk)).nonzero()[:, 0]
+
+
+def token_log_probs(hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor, chunk: int = 512) -> Tensor:
+    """Log-prob [n] (float32, nats) of `targets` [n] at positions `where` [n] of `hidden` [U, E]; head is [V, E].
+
+    Several terms may share one position: two members that took the same first action are two terms of the loss but
+    one row of logits.
+    """
+    return _TokenLogProbs.apply(hidden, head, where, targets, chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,21 @@ def spec(name: str, description: str = "", required: tuple[str, ...] | None = No
             "required": list(properties) if required is None else list(required),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def families() -> dict[str, list[tuple[str, bool]]]:
+    return FAMILIES
+
+
+@pytest.fixture(scope="session")
+def make_backend() -> Callable[[str], Tokenizer]:
+    return tiny_backend
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> Callable[..., ToolSpec]:
+    return spec
 
 
 @pytest.fixture(scope="session")

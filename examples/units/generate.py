@@ -187,14 +187,14 @@ def demonstrate(row: dict, calls: list[Call], answer: str) -> dict:
 
 
 def make_demonstrations(seed: int, solved: list[tuple[dict, Question]]) -> list[dict]:
-    """One operation a call in five of six; after a conversion, two in three convert back to check."""
+    """One operation a call in five of six; after a conversion, three in four convert back to check."""
     rng = random.Random(f"{seed} demonstrations")
     made = []
     for row, question in solved:
         calls = list(question.short if rng.random() < 1 / 6 else question.long)
         answer = run(calls[-1])
         name, arguments = calls[-1]
-        if name == "convert" and rng.random() < 2 / 3:
+        if name == "convert" and rng.random() < 3 / 4:
             calls.append(_convert(answer, arguments["into"], arguments["unit"]))
         made.append(demonstrate(row, calls, answer))
     return made

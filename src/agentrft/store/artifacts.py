@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -64,7 +65,8 @@ class Artifacts:
         except OSError as error:
             raise StoreFault(f"could not keep a file in {self.folder}: {error}; free space or mend access") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         return digest.hexdigest()
 
 

@@ -256,6 +256,22 @@ class SqlStore:
             )
         return codec.decode(data)
 
+    def find_episode(self, prefix: str) -> str:
+        """The id of the one episode whose id begins with `prefix` (`ep_` may be left out); UserError otherwise."""
+        start = prefix if prefix.startswith("ep_") else f"ep_{prefix}"
+        query = select(EPISODES.c.id).where(EPISODES.c.id.startswith(start, autoescape=True)).limit(2)
+        with self._read() as connection:
+            found = connection.execute(query).scalars().all()
+        if len(found) == 1:
+            return found[0]
+        got = f"several begin so ({', '.join(found)}, …)" if found else "none begins so"
+        raise UserError(
+            f"episode {prefix!r}: {got} in {self.url}; expected the beginning of one episode's id. `agentrft jobs show"
+            " JOB` lists a job's episodes",
+            param="episode",
+            code="not_found",
+        )
+
     def list_episodes(self, job_id: str, *, step: int | None = None, limit: int = 100) -> list[EpisodeRecord]:
         """The first `limit` records by step, in the order they were added; of one step only when it is given."""
         query = select(EPISODES.c.record).where(EPISODES.c.job_id == job_id)

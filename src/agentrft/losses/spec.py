@@ -21,9 +21,9 @@ class PolicyGradientLoss(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["pg_tv"] = "pg_tv"
-    mask_delta: float = Field(0.2, gt=0, le=1)
+    mask_delta: float = Field(default=0.2, gt=0, le=1)
     """A token is left out once the policy moved its probability by more than this in the direction credit pulls."""
-    weight_cap: float = Field(5.0, ge=1)
+    weight_cap: float = Field(default=5.0, ge=1)
     """Upper bound of the importance weight."""
 
 

@@ -56,13 +56,14 @@ class GeneratorActor:
     def open(self, item: Item, tools: Sequence[ToolSpec], limits: Limits, order: tuple[int, int]) -> TokenDialogue:
         """Render the prompt, once."""
         prompt = self.chat_format.prompt(item.messages, tools)
-        capacity = min(limits.max_episode_tokens, self.generator.context_tokens)
+        context = self.generator.context_tokens
+        capacity = min(limits.max_episode_tokens or context, context)
         if len(prompt) >= capacity:
+            bound = "the model's context" if capacity == context else "agent.limits.max_episode_tokens"
             raise UserError(
-                f"The prompt of item {item.id!r} has {len(prompt)} tokens; expected fewer than {capacity} "
-                f"(agent.limits.max_episode_tokens is {limits.max_episode_tokens}, the model's context is "
-                f"{self.generator.context_tokens}). Shorten the item, the system prompt or the tool descriptions, "
-                "or raise agent.limits.max_episode_tokens.",
+                f"The prompt of item {item.id!r} has {len(prompt)} tokens; expected fewer than {capacity}, {bound}. "
+                "Shorten the item, the system prompt or the tool descriptions"
+                f"{'' if capacity == context else f', or raise {bound} (up to {context})'}.",
                 param="agent.limits.max_episode_tokens",
                 code="context_overflow",
             )

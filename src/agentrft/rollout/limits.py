@@ -16,8 +16,8 @@ class Limits:
     """Replies. The last must be the answer: a call in it is not executed, since no reply could read its result."""
     max_reply_tokens: int = 512
     """Tokens of one reply, the stop token included."""
-    max_episode_tokens: int = 4096
-    """Prompt, replies and tool results together; the generator's context caps it further."""
+    max_episode_tokens: int | None = None
+    """Prompt, replies and tool results together; the model's context where absent or longer than that."""
     max_time_s: float = 600.0
     """Wall time of the conversation, waiting for the engine and for tools included."""
     max_malformed: int = 2
@@ -25,12 +25,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for limit in fields(self):
-            value, least = getattr(self, limit.name), 0 if limit.name == "max_malformed" else 1e-9
-            if not value >= least:
-                raise UserError(
-                    f"{limit.name} is {value}; expected {'0 or more' if least == 0 else 'more than 0'}.",
-                    param=f"agent.limits.{limit.name}",
-                )
+            value = getattr(self, limit.name)
+            if value is None or value > 0 or (value == 0 and limit.name == "max_malformed"):
+                continue
+            raise UserError(f"{limit.name} is {value}; expected more than 0.", param=f"agent.limits.{limit.name}")
 
     def cut_by(self, reply_tokens: int) -> StopReason:
         """Which limit cut a reply of that length off."""

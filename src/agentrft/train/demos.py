@@ -1,0 +1,89 @@
+"""Demonstrations as rows: what a perfect policy would have generated, in the tokens of a real episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentrft.data.rows import Demonstration
+from agentrft.errors import UserError
+from agentrft.protocols import ChatFormat
+from agentrft.types import Message, Row, ToolResult, ToolSpec
+
+
+def demonstration_row(
+    demonstration: Demonstration, tools: Sequence[ToolSpec], chat_format: ChatFormat, *, max_tokens: int
+) -> Row:
+    """One conversation as a row, with credit 1 on every token of the assistant's replies, stop tokens included.
+
+    System and user messages and tool results are context only, and lie exactly where an episode would have them.
+    `tools` are those of the agent, as an episode's prompt describes them. Raises UserError when the conversation is
+    not prompt, calls with their results, answer, or is longer than `max_tokens`.
+    """
+    messages = demonstration.messages
+    start = next((i for i, message in enumerate(messages) if message.role == "assistant"), len(messages))
+    _check(demonstration, start)
+    ids = chat_format.prompt(messages[:start], tools)
+    trained = [False] * len(ids)
+    position = start
+    while position < len(messages):
+        reply = chat_format.reply(messages[position], tools)
+        end = _end_of_results(messages, position + 1)
+        results = [_result(message) for message in messages[position + 1 : end]]
+        suffix = chat_format.results(results) if results else []
+        ids += [*reply, *suffix]
+        trained += [True] * len(reply) + [False] * len(suffix)
+        position = end
+    if len(ids) > max_tokens:
+        raise UserError(
+            f"Demonstration {demonstration.id!r} has {len(ids)} tokens; expected at most {max_tokens}. "
+            "Shorten its tool results, or raise agent.limits.max_episode_tokens.",
+            param="data.demonstrations",
+            code="context_overflow",
+        )
+    credit = [1.0 if is_trained else 0.0 for is_trained in trained]
+    # All demonstrations share the system prompt, so the learner may keep them side by side and compute it once.
+    return Row(
+        ids=ids,
+        trained=trained,
+        log_probs=[0.0] * len(ids),
+        credit=credit,
+        unit=demonstration.id,
+        group="demonstrations",
+    )
+
+
+def normalised(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one optimiser step with credit divided by its number of trained tokens: a mean, once summed."""
+    tokens = sum(sum(row.trained) for row in rows)
+    return [replace(row, credit=[credit / tokens for credit in row.credit]) for row in rows]
+
+
+def _check(demonstration: Demonstration, start: int) -> None:
+    messages = demonstration.messages
+    # What a call is followed by has been checked on reading; here it must be a conversation that an episode can be.
+    odd = next((i for i in range(start, len(messages)) if not _fits(messages, i)), None)
+    if 0 < start < len(messages) and odd is None:
+        return
+    got = f"message {odd + 1} is from {messages[odd].role!r}" if odd else f"it begins with {messages[0].role!r}"
+    raise UserError(
+        f"Demonstration {demonstration.id!r} is no single episode: {got}. Expected: system and user messages, then "
+        "assistant calls with their tool results, then the assistant's answer. Split it at each user message.",
+        param="data.demonstrations",
+        code="bad_demonstration",
+    )
+
+
+def _fits(messages: Sequence[Message], i: int) -> bool:
+    """True when message i may stand after the first reply: results after calls, one answer, at the end."""
+    last = i == len(messages) - 1
+    message = messages[i]
+    return message.role == "tool" or (message.role == "assistant" and bool(message.tool_calls) != last)
+
+
+def _end_of_results(messages: Sequence[Message], start: int) -> int:
+    return next((i for i in range(start, len(messages)) if messages[i].role != "tool"), len(messages))
+
+
+def _result(message: Message) -> ToolResult:
+    return ToolResult(call_id=message.tool_call_id or "", output=message.content or "")

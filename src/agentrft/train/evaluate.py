@@ -1,0 +1,152 @@
+"""How good is the agent on held-out items: K episodes each, as lists per item for honest intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentrft.credit import reward_of
+from agentrft.errors import UserError
+from agentrft.protocols import EpisodeRecord, Grader
+from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
+from agentrft.stats import Interval, cluster_bootstrap
+from agentrft.train.log import EpisodeDone, EvaluationDone, Phase, RunLog
+from agentrft.train.metrics import is_success, readable_fraction
+from agentrft.types import Episode, Grade, Group, Item, StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalPlan:
+    """One evaluation."""
+
+    run: str
+    """Job id."""
+    split: str
+    """`validation`, `test`, or a further split's name; ids and seeds depend on it."""
+    stage: str
+    """Which model plays: `base`, `sft`, `rft`, or a checkpoint's name; ids and seeds depend on it."""
+    items: Sequence[Item]
+    samples: int
+    """Episodes per item, K."""
+    step: int = 0
+    pass_threshold: float = 0.5
+
+    @property
+    def phase(self) -> Phase:
+        """What the store files the episodes under."""
+        return "validation" if self.split == "validation" else "test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The episodes of an evaluation, and the figures made from them.
+
+    The lists per item are in the order of the plan's items. Episodes without a grade are left out of rewards and
+    successes, faults out of everything, so lists may be shorter than K, and empty.
+    """
+
+    plan: EvalPlan
+    groups: Sequence[Group]
+
+    @property
+    def reward_I_K(self) -> list[list[float]]:
+        """Grades after the truncation rule."""
+        return self._values(lambda episode, grade: reward_of(grade, episode.stop_reason))
+
+    @property
+    def success_I_K(self) -> list[list[float]]:
+        """1.0 where the grade reaches the pass threshold, else 0.0."""
+        threshold = self.plan.pass_threshold
+        return self._values(lambda _, grade: None if grade.value is None else float(is_success(grade, threshold)))
+
+    @property
+    def calls_I_K(self) -> list[list[float]]:
+        """Tool calls per episode."""
+        return self._values(lambda episode, _: float(episode.n_calls))
+
+    @property
+    def readable_I_K(self) -> list[list[float]]:
+        """Share of each episode's replies that could be read as a call or an answer."""
+        return self._values(lambda episode, _: readable_fraction(episode))
+
+    @property
+    def stop_reasons(self) -> Mapping[str, int]:
+        """Episodes by stop reason, faults included."""
+        return Counter(episode.stop_reason.value for group in self.groups for episode in group.episodes)
+
+    def interval(self, values_I_K: Sequence[Sequence[float]]) -> Interval:
+        """Mean and 95 % interval of one of the lists above; raises UserError when no episode has a grade."""
+        if not any(values_I_K):
+            reasons = {grade.reason for group in self.groups for grade in group.grades if grade.reason}
+            raise UserError(
+                f"None of the {self.plan.split} episodes could be graded: {'; '.join(sorted(reasons)[:5])}. "
+                "Mend the grader or the tools and run again.",
+                code="nothing_graded",
+            )
+        return cluster_bootstrap(values_I_K)
+
+    def _values(self, value_of: Callable[[Episode, Grade], float | None]) -> list[list[float]]:
+        values_I_K = []
+        for group in self.groups:
+            pairs = zip(group.episodes, group.grades, strict=True)
+            values = [value_of(e, g) for e, g in pairs if e.stop_reason is not StopReason.FAULT]
+            values_I_K.append([value for value in values if value is not None])
+        return values_I_K
+
+
+async def evaluate(plan: EvalPlan, agent: Agent, grader: Grader, log: RunLog) -> Evaluation:
+    """Play and grade every item `samples` times; episodes and, for validation, metrics go to the log.
+
+    Raises UserError when not one episode could be graded.
+    """
+    seats = [Seat(index=index, item=item) for index, item in enumerate(plan.items)]
+    run = f"{plan.run}/{plan.split}/{plan.stage}"
+    rollout = Rollout(run=run, step=plan.step, members=plan.samples, seats=seats)
+    done = 0
+
+    def on_graded(graded: GradedEpisode) -> None:
+        nonlocal done
+        done += 1
+        log.watch(_progress(plan, graded, done))
+
+    evaluation = Evaluation(plan=plan, groups=await run_groups(rollout, agent, grader, on_graded=on_graded))
+    log.episodes([record for group in evaluation.groups for record in _records(log.job_id, plan, group)])
+    reward, success, calls = (
+        evaluation.interval(values_I_K)
+        for values_I_K in (evaluation.reward_I_K, evaluation.success_I_K, evaluation.calls_I_K)
+    )
+    means = {
+        "valid_reward_mean": reward.mean,
+        "valid_success_rate": success.mean,
+        "valid_calls_mean": calls.mean,
+    }
+    finished = EvaluationDone(split=plan.split, stage=plan.stage, step=plan.step, reward=reward, success=success)
+    log.evaluation(finished, means if plan.phase == "validation" else {})
+    return evaluation
+
+
+def _progress(plan: EvalPlan, graded: GradedEpisode, done: int) -> EpisodeDone:
+    return EpisodeDone(
+        phase=plan.phase,
+        step=plan.step,
+        done=done,
+        planned=len(plan.items) * plan.samples,
+        grade=graded.grade.value,
+        tokens=trained_tokens(graded.episode),
+    )
+
+
+def _records(job_id: str, plan: EvalPlan, group: Group) -> list[EpisodeRecord]:
+    return [
+        EpisodeRecord(
+            job_id=job_id,
+            phase=plan.phase,
+            stage=plan.stage,
+            episode=episode,
+            grade=grade,
+            reward=reward_of(grade, episode.stop_reason),
+            extra={"split": plan.split},
+        )
+        for episode, grade in zip(group.episodes, group.grades, strict=True)
+    ]

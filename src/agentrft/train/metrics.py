@@ -1,0 +1,163 @@
+"""Every metric that training logs: its unit, its meaning, and how it is computed. Names elsewhere are these.
+
+`frac` is a fraction from 0 to 1; `nats` are natural-log units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentrft.credit import RewardScale, reward_of
+from agentrft.protocols import BackwardReport, OptimReport
+from agentrft.rollout import trained_tokens
+from agentrft.types import Episode, Grade, Group, Row, StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a number means."""
+
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    # Episodes of a step, groups that were dropped for lack of signal included.
+    "reward_mean": Metric("reward", "mean reward of the graded episodes"),
+    "success_rate": Metric("frac", "graded episodes whose grade reaches the pass threshold"),
+    "calls_mean": Metric("calls", "tool calls per episode, unreadable ones included"),
+    "readable_frac": Metric("frac", "replies that could be read as a call or an answer"),
+    "trunc_frac": Metric("frac", "episodes that a limit cut off"),
+    "fault_frac": Metric("frac", "episodes that an outside part broke; out of the loss"),
+    "no_grade_frac": Metric("frac", "episodes without a fault that the grader gave no number; out of the loss"),
+    "groups": Metric("groups", "groups played"),
+    "signal_frac": Metric("frac", "groups played whose rewards differ"),
+    "tokens_generated": Metric("tokens", "tokens the policy generated"),
+    "rollout_s": Metric("s", "wall time of playing and grading"),
+    # What was trained on.
+    "adv_rms": Metric("1", "root mean square of the advantages"),
+    "reward_scale": Metric("reward", "the run-wide scale that advantages were divided by"),
+    "entropy": Metric("nats/token", "mean −log-prob of the generated tokens: a sampled estimate of the entropy"),
+    "tokens_trained": Metric("tokens", "tokens in the loss; what it is normalised by"),
+    "tokens_rows": Metric("tokens", "tokens of all rows"),
+    "tokens_unique": Metric("tokens", "tokens computed after sharing prefixes"),
+    "micro_batches": Metric("batches", "pieces the learner cut the step into"),
+    "learn_s": Metric("s", "wall time of forward, backward and update"),
+    # The update.
+    "loss": Metric("nats/token", "supervised: mean over the trained tokens; reinforcement: the surrogate, no meaning"),
+    "learning_rate": Metric("1", "of the optimiser step"),
+    "grad_norm": Metric("1", "before clipping"),
+    "nll": Metric("nats/token", "mean −log-prob of the demonstrated tokens"),
+    "masked_frac": Metric("frac", "trained tokens that the trust region dropped"),
+    "ess": Metric("frac", "effective sample size over trained tokens, (Σw)² / (N Σw²)"),
+    "kl_mu_k3": Metric("nats/token", "KL from generator to learner on the generated tokens, k3 estimator"),
+    "log_prob_gap_max": Metric("nats", "largest |learner − generator| log-prob of a trained token"),
+    # Validation, at its step.
+    "valid_reward_mean": Metric("reward", "mean over validation items of their mean reward"),
+    "valid_success_rate": Metric("frac", "success on validation items, item mean"),
+    "valid_calls_mean": Metric("calls", "tool calls per validation episode, item mean"),
+    "valid_nll": Metric("nats/token", "mean −log-prob of held-out demonstrations"),
+}
+
+
+def rollout_metrics(groups: Sequence[Group], wall_s: float, pass_threshold: float) -> dict[str, float]:
+    """Of the episodes of a step, dropped groups included; a mean over nothing is left out."""
+    pairs = [pair for group in groups for pair in zip(group.episodes, group.grades, strict=True)]
+    rewards = [reward_of(grade, episode.stop_reason) for episode, grade in pairs]
+    graded = [grade.value for _, grade in pairs if grade.value is not None]
+    sound = [episode for episode, _ in pairs if episode.stop_reason is not StopReason.FAULT]
+    readable = [fraction for episode in sound if (fraction := readable_fraction(episode)) is not None]
+    means = {
+        "reward_mean": _mean(reward for reward in rewards if reward is not None),
+        "success_rate": _mean(value >= pass_threshold for value in graded),
+        "calls_mean": _mean(episode.n_calls for episode in sound),
+        "readable_frac": _mean(readable),
+        "trunc_frac": _mean(episode.stop_reason.is_truncated for episode, _ in pairs),
+        "fault_frac": 1 - len(sound) / len(pairs),
+        "no_grade_frac": (len(sound) - len(graded)) / len(pairs),
+        "signal_frac": _mean(has_signal(group) for group in groups),
+    }
+    totals = {
+        "rollout_s": wall_s,
+        "groups": float(len(groups)),
+        "tokens_generated": float(sum(trained_tokens(episode) for episode, _ in pairs)),
+    }
+    return {name: value for name, value in (means | totals).items() if value is not None}
+
+
+def credit_metrics(
+    rows: Sequence[Row], advantages_I_G: Sequence[Sequence[float]], scale: RewardScale
+) -> dict[str, float]:
+    """Of what a step will be trained on; empty without rows."""
+    if not rows:
+        return {}
+    squares = [advantage**2 for advantages_G in advantages_I_G for advantage in advantages_G]
+    log_probs = [lp for row in rows for lp, trained in zip(row.log_probs, row.trained, strict=True) if trained]
+    return {
+        "adv_rms": math.sqrt(math.fsum(squares) / len(squares)),
+        "reward_scale": scale.rms,
+        "entropy": -math.fsum(log_probs) / len(log_probs),
+    }
+
+
+def update_metrics(
+    rows: Sequence[Row], report: BackwardReport, optim: OptimReport, learning_rate: float
+) -> dict[str, float]:
+    """Of one forward_backward and the optimiser step after it."""
+    metrics = dict(report.metrics)
+    weight, weight_sq = metrics.pop("weight", None), metrics.pop("weight_sq", None)
+    if weight is not None and weight_sq:
+        metrics["ess"] = weight**2 / weight_sq
+        metrics["log_prob_gap_max"] = _largest_gap(rows, report)
+    return metrics | {
+        "loss": report.loss,
+        "learning_rate": learning_rate,
+        "grad_norm": optim.grad_norm,
+        "tokens_trained": float(sum(sum(row.trained) for row in rows)),
+        "tokens_rows": float(report.row_tokens),
+        "tokens_unique": float(report.unique_tokens),
+        "micro_batches": float(report.micro_batches),
+    }
+
+
+def has_signal(group: Group) -> bool:
+    """True when the group's rewards differ by more than 10⁻⁶: otherwise its credit is zero or rounding noise."""
+    rewards = [reward for reward in rewards_of(group) if reward is not None]
+    return len(rewards) > 1 and max(rewards) - min(rewards) > 1e-6
+
+
+def rewards_of(group: Group) -> list[float | None]:
+    """The reward of each member, or None."""
+    return [reward_of(grade, episode.stop_reason) for episode, grade in zip(group.episodes, group.grades, strict=True)]
+
+
+def is_success(grade: Grade, pass_threshold: float) -> bool:
+    """True when there is a grade and it reaches the threshold."""
+    return grade.value is not None and grade.value >= pass_threshold
+
+
+def readable_fraction(episode: Episode) -> float | None:
+    """The share of replies that were a call or an answer; a reply cut off is neither. None without replies."""
+    if not episode.turns:
+        return None
+    last = episode.turns[-1]
+    cut_off = episode.stop_reason in (StopReason.MAX_REPLY_TOKENS, StopReason.MAX_EPISODE_TOKENS) and not last.results
+    unreadable = sum(turn.malformed is not None for turn in episode.turns) + cut_off
+    return 1 - unreadable / len(episode.turns)
+
+
+def _largest_gap(rows: Sequence[Row], report: BackwardReport) -> float:
+    pairs = zip(rows, report.log_probs, strict=True)
+    return max(abs(a - b) for row, log_probs in pairs for a, b in zip(row.log_probs, log_probs, strict=True))
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else None
+
+
+def without_timing(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What must be equal when a run is repeated exactly: everything but wall times."""
+    return {name: value for name, value in metrics.items() if METRICS[name].unit != "s"}

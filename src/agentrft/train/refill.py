@@ -1,0 +1,121 @@
+"""The groups of one optimiser step: play, drop what teaches nothing, replace it, stop when the grader is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agentrft.errors import UserError
+from agentrft.protocols import Grader
+from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
+from agentrft.train.journal import Journal
+from agentrft.train.log import EpisodeDone, RunLog
+from agentrft.train.metrics import has_signal
+from agentrft.train.order import step_seats
+from agentrft.train.plan import RftPlan
+from agentrft.types import Grade, Group
+
+MAX_EXCEPTION_FRAC = 0.2
+"""Of a step's grades: above it the grader is broken rather than surprised, and the job fails."""
+_TRACEBACKS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """A group and where it sat."""
+
+    seat: Seat
+    group: Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What was played for one optimiser step, in the order of the seats."""
+
+    played: Sequence[Played]
+    wall_s: float
+
+    @property
+    def live(self) -> list[Played]:
+        """The groups to train on: those whose rewards differ."""
+        return [one for one in self.played if has_signal(one.group)]
+
+
+async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, journal: Journal, log: RunLog) -> Draw:
+    """The groups of optimiser step `step`.
+
+    Plays `batch_size` groups, then as many more as lacked signal, until `batch_size` groups have it or `oversample`
+    times `batch_size` were played. Each round waits for the whole one before it, so which items are played never
+    depends on who finishes first. Episodes in the journal are reused; new ones are in it, and on disk, on return.
+    Raises UserError (`grader_failing`) when the grader's own code raises too often.
+    """
+    started = agent.clock.monotonic()
+    seats = step_seats(
+        plan.items,
+        seed=plan.seed,
+        step=step,
+        groups=plan.batch_size,
+        limit=int(plan.oversample * plan.batch_size),
+    )
+    meter = _Meter(step, log)
+    played: list[Played] = []
+    while missing := plan.batch_size - sum(has_signal(one.group) for one in played):
+        round_seats = seats[len(played) : len(played) + missing]
+        if not round_seats:
+            break
+        rollout = Rollout(run=plan.run, step=step, members=plan.group_size, seats=round_seats)
+        meter.plan(len(round_seats) * plan.group_size)
+
+        def on_graded(graded: GradedEpisode) -> None:
+            journal.add(graded)
+            meter.count(graded)
+
+        groups = await run_groups(rollout, agent, grader, finished=journal.finished, on_graded=on_graded)
+        played += [Played(seat=seat, group=group) for seat, group in zip(round_seats, groups, strict=True)]
+        check_grader(grade for one in played for grade in one.group.grades)
+    journal.sync()
+    return Draw(played=played, wall_s=agent.clock.monotonic() - started)
+
+
+def check_grader(grades: Iterable[Grade]) -> None:
+    """Raise UserError with the distinct tracebacks when more than a fifth of the grades are exceptions."""
+    listed = list(grades)
+    tracebacks = [grade.traceback for grade in listed if grade.traceback]
+    if len(tracebacks) <= MAX_EXCEPTION_FRAC * len(listed):
+        return
+    distinct: Sequence[str] = list(dict.fromkeys(tracebacks))
+    shown = "\n\n".join(traceback.strip() for traceback in distinct[:_TRACEBACKS_SHOWN])
+    more = f"\n\n({len(distinct) - _TRACEBACKS_SHOWN} further kinds)" if len(distinct) > _TRACEBACKS_SHOWN else ""
+    raise UserError(
+        f"The grader raised on {len(tracebacks)} of {len(listed)} episodes; expected at most "
+        f"{MAX_EXCEPTION_FRAC:.0%}. Mend it, then resume the job; training has used none of these episodes.\n\n"
+        f"{shown}{more}",
+        param="method.reinforcement.grader",
+        code="grader_failing",
+    )
+
+
+class _Meter:
+    """Counts the step's episodes for whoever watches."""
+
+    def __init__(self, step: int, log: RunLog) -> None:
+        self._step = step
+        self._log = log
+        self._done = 0
+        self._planned = 0
+
+    def plan(self, episodes: int) -> None:
+        self._planned += episodes
+
+    def count(self, graded: GradedEpisode) -> None:
+        self._done += 1
+        self._log.watch(
+            EpisodeDone(
+                phase="train",
+                step=self._step,
+                done=self._done,
+                planned=self._planned,
+                grade=graded.grade.value,
+                tokens=trained_tokens(graded.episode),
+            )
+        )

@@ -1,0 +1,112 @@
+"""Supervised fine-tuning on demonstrations.
+
+The order of demonstrations is a function of the seed and the step, and everything else is in the checkpoint: a killed
+job ends with the same weights, bit for bit, on the same machine, build and number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from agentrft.clock import SYSTEM_CLOCK
+from agentrft.errors import StoreFault
+from agentrft.losses.spec import SupervisedLoss
+from agentrft.protocols import Clock, Learner
+from agentrft.train.checkpoint import Checkpoints
+from agentrft.train.demos import normalised
+from agentrft.train.log import RunLog, StepDone
+from agentrft.train.metrics import update_metrics
+from agentrft.train.order import stream
+from agentrft.train.plan import SftPlan, TrainResult
+from agentrft.train.schedule import rate_at
+
+
+async def train(
+    plan: SftPlan,
+    learner: Learner,
+    log: RunLog,
+    *,
+    should_stop: Callable[[], str | None] = lambda: None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> TrainResult:
+    """Train for `plan.steps` steps, or until `should_stop`, asked after whole steps, gives a reason."""
+    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints)
+    state = await _resume(checkpoints, learner, log) or SftState()
+    stopped = None
+    while state.step < plan.steps and not stopped:
+        step, started = state.step + 1, clock.monotonic()
+        batch = stream(len(plan.rows), plan.seed, state.step * plan.batch_size, plan.batch_size)
+        rows_R = normalised([plan.rows[index] for index in batch])
+        rate = rate_at(
+            step, peak=plan.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps, decay="linear"
+        )
+        report = await learner.forward_backward(rows_R, SupervisedLoss())
+        optim = await learner.optim_step(rate)
+        metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
+        state = replace(state, step=step)
+        stopped = should_stop()
+        if due := step % plan.checkpoint_interval == 0 or step == plan.steps:
+            state, metrics = await _validate(plan, state, learner, metrics)
+        log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
+        if due or stopped:
+            await _save(checkpoints, learner, state, log)
+    return _result(checkpoints, state, stopped if state.step < plan.steps else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftState:
+    """What a resume needs beside the weights and the optimiser."""
+
+    step: int = 0
+    """Steps done; which demonstrations come next follows from it."""
+    validations: tuple[tuple[int, float], ...] = ()
+    """(step, mean −log-prob of the held-out demonstrations), in order."""
+
+    @property
+    def best_step(self) -> int:
+        """The earliest step with the lowest validation loss; the last step where there is no validation."""
+        return min(self.validations, key=lambda point: point[1])[0] if self.validations else self.step
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SftState:
+        """What `asdict` made, after JSON."""
+        return cls(step=document["step"], validations=tuple((step, nll) for step, nll in document["validations"]))
+
+
+async def _validate(
+    plan: SftPlan, state: SftState, learner: Learner, metrics: Mapping[str, float]
+) -> tuple[SftState, Mapping[str, float]]:
+    """State and metrics with the loss on held-out demonstrations; unchanged where there are none."""
+    if not plan.validation_rows:
+        return state, metrics
+    log_probs_R_T = await learner.log_probs(plan.validation_rows)
+    tokens = sum(sum(row.trained) for row in plan.validation_rows)
+    nll = -math.fsum(log_prob for log_probs_T in log_probs_R_T for log_prob in log_probs_T) / tokens
+    return replace(state, validations=(*state.validations, (state.step, nll))), {**metrics, "valid_nll": nll}
+
+
+async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> SftState | None:
+    """The state of the newest good checkpoint, its weights loaded; None where there is none."""
+    newest = checkpoints.newest()
+    if newest is None:
+        return None
+    await learner.load(newest.path)
+    log.notice(f"Resuming after step {newest.step}.")
+    return SftState.from_json(newest.state)
+
+
+async def _save(checkpoints: Checkpoints, learner: Learner, state: SftState, log: RunLog) -> None:
+    checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
+    validated = dict(state.validations)
+    metrics = {"valid_nll": validated[state.step]} if state.step in validated else {}
+    log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)
+
+
+def _result(checkpoints: Checkpoints, state: SftState, stopped: str | None) -> TrainResult:
+    last, best = checkpoints.at(state.step), checkpoints.at(state.best_step)
+    if last is None or best is None:
+        raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
+    return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

@@ -4,12 +4,13 @@
     quality = 0.7 × answer + 0.3 × steps
 
     e       relative error of the answer
-    answer  1 if e ≤ 0.001 and a tool showed the number that was asked for, else 0.4 × exp(−4 e)
+    answer  1 if e ≤ 0.001 and a tool showed the number that was asked for, else 0.25 × exp(−4 e)
     steps   of the best way to the answer, the part whose numbers tools showed: each way is a list of numbers, the last
             is the answer
 
-A guess is worth 0.4 × 0.7 at most, however good. The answer must be one plain number (the asked unit may follow), so
-listing several earns nothing. Calls cost in proportion to quality: being quick pays only when right.
+A guess is worth 0.25 × 0.7 at most, however good, and a wrong answer stays below 0.5, where success begins. The answer
+must be one plain number (the asked unit may follow), so listing several earns nothing. Calls cost in proportion to
+quality: being quick pays only when right.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _answer(answer: float, shown: list[float], item: dict) -> float:
     error = abs(answer - right) / abs(right)
     if error <= TOLERANCE and _is_among(right, shown):
         return 1.0
-    return 0.4 * math.exp(-4 * error)
+    return 0.25 * math.exp(-4 * error)
 
 
 def _steps(shown: list[float], item: dict) -> float:

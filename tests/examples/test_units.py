@@ -84,18 +84,18 @@ async def test_the_stated_rewards(units: Any) -> None:
     assert await units.score(ROW, [one, other], "27.838") == 1.0
     # the right number by one call that shows half of a way: 0.7 + 0.15
     assert await units.score(ROW, [("convert", {"value": 44.8, "unit": "km", "into": "miles"})], "27.837") == 0.85
-    # off by a tenth: 0.7 × 0.4 × exp(−0.4) + 0.3
-    expected = 0.28 * math.exp(-0.4) + 0.3
+    # off by a tenth: 0.7 × 0.25 × exp(−0.4) + 0.3
+    expected = 0.175 * math.exp(-0.4) + 0.3
     assert await units.score(ROW, [PRODUCT, CONVERT], "30.6207") == pytest.approx(expected)
     # the product instead of the miles: error 0.609…, half of the steps
-    expected = 0.28 * math.exp(-4 * (44.8 / 27.837 - 1)) + 0.15
+    expected = 0.175 * math.exp(-4 * (44.8 / 27.837 - 1)) + 0.15
     assert await units.score(ROW, [PRODUCT], "44.8") == pytest.approx(expected)
     assert await units.score(ROW, [PRODUCT, CONVERT], "") == 0.0
     assert await units.score(ROW, [PRODUCT, CONVERT], None) == 0.0
 
 
 async def test_a_perfect_guess_is_worth_little(units: Any) -> None:
-    assert await units.score(ROW, [], "27.837") == pytest.approx(0.28)
+    assert await units.score(ROW, [], "27.837") == pytest.approx(0.175)
     # echoing the guess through a tool: the answer counts, the step before it was never shown
     assert await units.score(ROW, [("calc", {"expression": "27.837"})], "27.837") == pytest.approx(0.85)
     # repeating it does not make two steps of one
@@ -122,10 +122,10 @@ async def test_only_one_plain_number_is_an_answer(units: Any, answer: str) -> No
 
 async def test_numbers_in_errors_and_in_the_models_words_are_no_evidence(units: Any) -> None:
     wrong = [("convert", {"value": 1, "unit": "44.8", "into": "27.837"}), ("calc", {"expression": "27.837 miles"})]
-    assert await units.score(ROW, wrong, "27.837") == pytest.approx(0.28)
+    assert await units.score(ROW, wrong, "27.837") == pytest.approx(0.175)
     sample = await units.play(ROW, [], "27.837")
     said = {"role": "assistant", "content": "27.837"}
-    assert units.grade(sample | {"messages": [*sample["messages"], said]}, ROW) == pytest.approx(0.28)
+    assert units.grade(sample | {"messages": [*sample["messages"], said]}, ROW) == pytest.approx(0.175)
 
 
 async def test_printing_many_numbers_costs_more_than_it_finds(units: Any) -> None:

@@ -1,0 +1,181 @@
+"""`python`: a function `grade(sample, item) -> float` of the user's, each call in a fresh process.
+
+`sample` is a dict (`output_text`, `output_json`, `output_tools`, `choices`, `messages`, `n_calls`, `stop_reason`),
+`item` the row's own keys. The result counts only if it is exactly an int or a float, finite and within `range`: True,
+"0.5", numpy scalars, NaN and 32512 are no grade, with the reason, and never clamped into one. So are an exception (with
+its traceback), a timeout and a death. Limits: source 256 kB, 120 s by default, 2 GB memory, result 64 kB.
+
+OpenAI's `image_tag` is accepted and kept, so that job documents stay portable; code runs with the packages installed
+here. What the process does not stop is said in `agentrft.sandbox.process`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from agentrft.errors import SandboxFault, UserError
+from agentrft.graders.sample import sample_object
+from agentrft.graders.spec import Spec
+from agentrft.sandbox.process import ForkServer, Outcome, Program
+from agentrft.types import Grade, Item, Sample
+
+MAX_SOURCE_BYTES = 256_000
+_FUNCTION = "grade"
+
+
+class PythonSpec(Spec):
+    type: Literal["python"]
+    source: str | None = None
+    """Python text that defines `grade`; this or `source_file`."""
+    source_file: str | None = None
+    """A file with that text, relative to the job file."""
+    range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest grade; anything outside is no grade."""
+    timeout_s: float = Field(default=120.0, gt=0, le=600)
+    """Wall-clock limit of one call."""
+    image_tag: str | None = None
+    """OpenAI's name for a set of packages; kept, see above."""
+
+    @field_validator("range")
+    @classmethod
+    def _range_goes_up(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(map(math.isfinite, value)) or value[0] >= value[1]:
+            raise ValueError(f"got {list(value)}, expected two finite numbers, the lower one first")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.source is None) == (self.source_file is None):
+            got = "neither" if self.source is None else "both"
+            raise ValueError(f"got {got} of `source` and `source_file`, expected one of them")
+        return self
+
+
+class PythonGrader:
+    """Calls the user's function; owns a fork server, started at the first grade."""
+
+    def __init__(self, spec: PythonSpec, base_dir: Path, *, param: str = "grader") -> None:
+        """Raises UserError when the source cannot be read, is not Python, or defines no fitting `grade`."""
+        source, filename = _read(spec, base_dir, param)
+        tree = _parse(source, filename, param)
+        _check_function(tree, filename, param)
+        self._spec = spec
+        self._program = Program(source=source, function=_FUNCTION, filename=filename, imports=_imports(tree))
+        self._server = ForkServer()
+
+    async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
+        try:
+            outcome = await self._server.call(
+                self._program, [sample_object(sample), dict(item.fields)], timeout_s=self._spec.timeout_s
+            )
+        except SandboxFault as fault:
+            return Grade(value=None, reason=f"grader {self._spec.name!r}: {fault}")
+        except (TypeError, ValueError, RecursionError) as error:
+            return Grade(value=None, reason=f"the item cannot be handed to grader {self._spec.name!r}: {error}")
+        return self._judge(outcome)
+
+    async def close(self) -> None:
+        """Stop the worker; grades under way end without a number."""
+        await self._server.close()
+
+    def _judge(self, outcome: Outcome) -> Grade:
+        name = self._spec.name
+        if outcome.error is not None:
+            reason = f"grader {name!r} raised {outcome.error}"
+            return Grade(value=None, reason=reason, traceback=outcome.traceback, wall_s=outcome.wall_s)
+        low, high = self._spec.range
+        value = outcome.value
+        # The type as the child saw it and as it arrived: a child that lies about one fails by the other.
+        is_number = outcome.kind in ("builtins.int", "builtins.float") and type(value) in (int, float)
+        if not is_number or not math.isfinite(value) or not low <= value <= high:
+            got = f"{_shown(value)} ({(outcome.kind or '').removeprefix('builtins.')})"
+            reason = f"grader {name!r} returned {got}, expected a finite int or float from {low:g} to {high:g}"
+            return Grade(value=None, reason=reason, wall_s=outcome.wall_s)
+        return Grade(value=float(value), wall_s=outcome.wall_s)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number beyond 1e30"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _read(spec: PythonSpec, base_dir: Path, param: str) -> tuple[str, str]:
+    if spec.source is not None:
+        source, filename = spec.source, f"<grader {spec.name}>"
+    else:
+        path = base_dir / (spec.source_file or "")
+        filename = str(path)
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UserError(
+                f"cannot read the grader {path}: {why}; expected a Python file; next step: check `source_file` (paths "
+                "are relative to the job file)",
+                param=f"{param}.source_file",
+                code="file_not_found",
+            ) from None
+    if len(source.encode("utf-8", "surrogatepass")) > MAX_SOURCE_BYTES:
+        raise _unfit(f"{filename} is larger than {MAX_SOURCE_BYTES} bytes", "a smaller source", "shorten it", param)
+    return source, filename
+
+
+def _parse(source: str, filename: str, param: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source, filename)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        what = f"{filename}, line {error.lineno}: {error.msg}, got {line[:60]!r}"
+        raise _unfit(what, "Python source", "mend that line", param) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise _unfit(f"{filename} cannot be parsed ({error})", "Python source", "simplify it", param) from None
+
+
+def _check_function(tree: ast.Module, filename: str, param: str) -> None:
+    found = [node for node in tree.body if getattr(node, "name", None) == _FUNCTION]
+    bound_otherwise = any(
+        (isinstance(node, ast.Name) and node.id == _FUNCTION)
+        or (isinstance(node, ast.alias) and _FUNCTION in (node.name, node.asname))
+        for node in ast.walk(tree)
+    )
+    if not found and not bound_otherwise:
+        raise _unfit(f"{filename} defines no `grade`", "def grade(sample, item) -> float", "define it", param)
+    if not found:
+        return
+    node = found[-1]
+    if isinstance(node, ast.AsyncFunctionDef):
+        raise _unfit(f"{filename}: `grade` is async", "a plain function", "remove `async`", param)
+    if isinstance(node, ast.FunctionDef):
+        arguments = node.args
+        positional = len(arguments.posonlyargs) + len(arguments.args)
+        needed = positional - len(arguments.defaults)
+        takes_two = needed <= 2 <= (positional if arguments.vararg is None else max(positional, 2))
+        if not takes_two or any(default is None for default in arguments.kw_defaults):
+            got = ast.unparse(arguments)
+            raise _unfit(f"{filename}: got `grade({got})`", "grade(sample, item)", "take two arguments", param)
+
+
+def _imports(tree: ast.Module) -> tuple[str, ...]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return tuple(sorted(names))
+
+
+def _unfit(what: str, expected: str, step: str, param: str) -> UserError:
+    return UserError(
+        f"unusable grader source: {what}; expected {expected}; next step: {step}", param=param, code="invalid_grader"
+    )

@@ -1,0 +1,74 @@
+"""From an episode to what graders see: `Sample`, and the `sample` object of templates and Python graders."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from agentrft.types import Episode, Message, Sample, StopReason, ToolCall
+
+_FINISH = {
+    StopReason.ANSWERED: "stop",
+    StopReason.MAX_TURNS: "tool_calls",
+    StopReason.MAX_REPLY_TOKENS: "length",
+    StopReason.MAX_EPISODE_TOKENS: "length",
+}
+
+
+def sample_from_episode(episode: Episode) -> Sample:
+    """What graders see of an episode. Only an answer has `output_text`: a cut or unreadable reply is not one."""
+    return Sample(
+        output_text=episode.answer or "",
+        output_tools=episode.turns[-1].reply.tool_calls if episode.turns else (),
+        messages=episode.messages,
+        stop_reason=episode.stop_reason,
+        n_calls=episode.n_calls,
+    )
+
+
+def sample_object(sample: Sample) -> dict[str, Any]:
+    """The `sample` namespace: OpenAI's keys and ours, JSON-able values only."""
+    tools = [_call(call) for call in sample.output_tools]
+    message = {"role": "assistant", "content": sample.output_text, "tool_calls": tools}
+    return {
+        "output_text": sample.output_text,
+        "output_json": _parsed(sample.output_text),
+        "output_tools": tools,
+        "choices": [{"index": 0, "message": message, "finish_reason": _FINISH.get(sample.stop_reason, "stop")}],
+        "messages": [_message(m) for m in sample.messages],
+        "n_calls": sample.n_calls,
+        "stop_reason": str(sample.stop_reason),
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.role == "assistant":
+        shown["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.role == "tool":
+        shown["tool_call_id"] = message.tool_call_id
+    return shown
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _parsed(text: str) -> Any:
+    """The text read as JSON; None when it is not, or holds what is not finite JSON (NaN, 1e999)."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

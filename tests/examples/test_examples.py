@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from agentrft.jobs.check import check_job
+from agentrft.jobs.load import load_job
+
 TASKS = {
     # task: splits with their sizes, demonstrations, (mean reward, mean calls) of the demonstrations
     "filenav": ({"train": 600, "validation": 150, "test": 150, "new_names": 100, "harder": 100}, 128, (0.65, 3.3)),
@@ -41,6 +44,12 @@ def test_the_job_names_every_file(task: Any) -> None:
     named = {data["train"], data["validation"], data["test"], data["demonstrations"], *data["splits"].values()}
     assert named == {f"data/{path.name}" for path in (task.folder / "data").iterdir()}
     assert (task.folder / task.job["method"]["reinforcement"]["grader"]["source_file"]).is_file()
+
+
+def test_the_job_passes_every_check(task: Any) -> None:
+    report = check_job(*load_job(task.folder / "job.yaml"))
+    assert [problem.message for problem in report.problems] == []
+    assert report.warnings == []
 
 
 def test_the_same_seed_gives_the_committed_bytes(task: Any, tmp_path: Path) -> None:

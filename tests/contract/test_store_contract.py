@@ -257,6 +257,18 @@ def test_an_episode_comes_back_exactly(store: SqlStore, make_record: Any) -> Non
     assert store.get_episode("ep_1") == record
 
 
+def test_an_episode_is_found_by_the_beginning_of_its_id(store: SqlStore, make_record: Any) -> None:
+    store.add_episodes("ftjob-a", [make_record("ftjob-a", name) for name in ("ep_12ab", "ep_12cd", "ep_1_ab")])
+    assert store.find_episode("ep_12a") == "ep_12ab"
+    assert store.find_episode("12c") == "ep_12cd"
+    assert store.find_episode("ep_1_") == "ep_1_ab"  # an underscore stands for itself
+    with pytest.raises(UserError, match=r"several begin so \(ep_12"):
+        store.find_episode("12")
+    with pytest.raises(UserError, match="none begins so") as caught:
+        store.find_episode("%")
+    assert caught.value.code == "not_found"
+
+
 def test_the_same_episode_again_is_replaced_in_place(store: SqlStore, make_record: Any) -> None:
     first, second = make_record("ftjob-a", "ep_1"), make_record("ftjob-a", "ep_2")
     store.add_episodes("ftjob-a", [first, second])

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from agentrft.report.model import NextStep, Shown, Stage
 from agentrft.report.text import one_line
-from agentrft.report.transcript import transcript
+from agentrft.report.transcript import PromptPart, transcript
 from agentrft.report.wording import bounds, gain
 from agentrft.stats import Interval
+from agentrft.types import Episode
 
 _MARKS = {
     "system": ("system", "dim"),
@@ -67,9 +68,22 @@ def next_step_lines(steps: Sequence[NextStep]) -> Text:
     return text
 
 
-def transcript_view(shown: Shown, *, with_system: bool = True, max_lines: int = 12) -> Group:
+def transcript_view(shown: Shown, *, prompt: PromptPart = "whole", max_lines: int = 12) -> Group:
     """One episode to read: heading with reward, then who said what; long entries are cut to `max_lines` lines."""
-    return Group(_heading(shown), Padding(_transcript_table(shown, with_system, max_lines), (0, 0, 0, 2)))
+    return Group(
+        _heading(shown), Padding(transcript_table(shown.episode, prompt=prompt, max_lines=max_lines), (0, 0, 0, 2))
+    )
+
+
+def transcript_table(episode: Episode, *, prompt: PromptPart = "whole", max_lines: int = 12) -> Table:
+    """Who said what, without a heading."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in transcript(episode, prompt=prompt):
+        mark, style = _MARKS[line.kind]
+        table.add_row(Text(mark), Text("\n".join(_cut(line.text, max_lines)), style=style))
+    return table
 
 
 def _heading(shown: Shown) -> Text:
@@ -78,16 +92,6 @@ def _heading(shown: Shown) -> Text:
     return Text.assemble(
         (shown.label, "bold"), ("  ", ""), (f"{reward}, {calls} call{'' if calls == 1 else 's'}", "dim")
     )
-
-
-def _transcript_table(shown: Shown, with_system: bool, max_lines: int) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for line in transcript(shown.episode, with_system=with_system):
-        mark, style = _MARKS[line.kind]
-        table.add_row(Text(mark), Text("\n".join(_cut(line.text, max_lines)), style=style))
-    return table
 
 
 def _cut(text: str, max_lines: int) -> Iterator[str]:

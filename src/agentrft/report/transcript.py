@@ -12,6 +12,8 @@ from agentrft.report.wording import stop_words
 from agentrft.types import Episode, Message, StopReason, ToolCall
 
 LineKind = Literal["system", "user", "text", "call", "result", "error", "answer", "end"]
+PromptPart = Literal["whole", "question", "none"]
+"""How much of what came before the first reply: everything, all but the system message, nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +24,13 @@ class Line:
     text: str
 
 
-def transcript(episode: Episode, *, with_system: bool = True) -> list[Line]:
+def transcript(episode: Episode, *, prompt: PromptPart = "whole") -> list[Line]:
     """The episode from its prompt to its end, escape sequences removed from everything the model or a tool said."""
-    lines = list(_lines(episode))
-    return lines if with_system else [line for line in lines if line.kind != "system"]
+    spoken = sum(1 + len(turn.results) for turn in episode.turns)
+    before = episode.messages[: len(episode.messages) - spoken]
+    lines = [line for message in before for line in _prompt_lines(message)]
+    kept = {"whole": lines, "question": [line for line in lines if line.kind != "system"], "none": []}[prompt]
+    return [*kept, *_turn_lines(episode)]
 
 
 def call_text(call: ToolCall) -> str:
@@ -40,12 +45,7 @@ def call_text(call: ToolCall) -> str:
     return printable(f"{call.name}({inner})")
 
 
-def _lines(episode: Episode) -> Iterator[Line]:
-    prompt = episode.messages
-    if episode.turns and episode.turns[0].reply in prompt:
-        prompt = prompt[: prompt.index(episode.turns[0].reply)]
-    for message in prompt:
-        yield from _prompt_lines(message)
+def _turn_lines(episode: Episode) -> Iterator[Line]:
     for number, turn in enumerate(episode.turns, start=1):
         is_answer = number == len(episode.turns) and episode.stop_reason is StopReason.ANSWERED
         content = printable(turn.reply.content or "")

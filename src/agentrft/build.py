@@ -1,0 +1,271 @@
+"""The only module that turns a job into live objects: engine, chat format, tools, grader, agent, plans.
+
+torch is imported here, through the engine, and only when one is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agentrft.chat import AnyFormat, pick_format
+from agentrft.engines.models import load_tokenizer
+from agentrft.errors import UserError
+from agentrft.graders import build_grader
+from agentrft.jobs.models import Weights
+from agentrft.jobs.rows import demonstrations_of, items_of
+from agentrft.jobs.spec import JobSpec, Lora
+from agentrft.protocols import Generator, Grader, Learner
+from agentrft.rollout import Agent, GeneratorActor, Limits
+from agentrft.runtime.machine import INSTALL_TORCH, missing_torch_packages
+from agentrft.tools import ToolLimits, build_toolset
+from agentrft.tools.toolset import PythonToolSet
+from agentrft.train.demos import demonstration_row
+from agentrft.train.plan import RftPlan, SftPlan
+from agentrft.types import Item, Row
+
+_RFT_SETTINGS = ("steps", "group_size", "warmup_steps", "loss", "credit", "oversample", "keep_checkpoints")
+"""Fields of the job's `training` that a reinforcement plan takes as they are."""
+
+
+class EngineLearner(Learner, Protocol):
+    """A learner that can also start from another run's weights."""
+
+    async def load_weights(self, folder: Path) -> None:
+        """Take a saved adapter or model, the optimiser fresh; raises UserError when it does not fit."""
+        ...
+
+
+class Engine(Protocol):
+    """One loaded model, as generator and learner over the same weights."""
+
+    @property
+    def generator(self) -> Generator: ...
+    @property
+    def learner(self) -> EngineLearner: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    async def close(self) -> None: ...
+
+
+LoadEngine = Callable[[JobSpec, Weights, bool], Awaitable[Engine]]
+"""(job, weights, whether it will train) → engine. Tests pass one that loads no model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """A job's live objects; made by `open_job`, gone with it."""
+
+    spec: JobSpec
+    base_dir: Path
+    weights: Weights
+    engine: Engine
+    chat_format: AnyFormat
+    tools: PythonToolSet
+    agent: Agent
+    grader: Grader | None
+    """None when the job names none: it can train on demonstrations, and chat."""
+
+    def graded(self) -> Grader:
+        """The grader; raises UserError when the job has none."""
+        if self.grader is None:
+            raise UserError(
+                "this job has no grader, so its episodes cannot be scored; expected `method.reinforcement.grader`",
+                param="method.reinforcement.grader",
+                code="grader_missing",
+            )
+        return self.grader
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest episode: the job's limit, within the model's context."""
+        context = self.engine.generator.context_tokens
+        return min(self.agent.limits.max_episode_tokens or context, context)
+
+
+@asynccontextmanager
+async def open_job(
+    spec: JobSpec, base_dir: Path, weights: Weights, *, training: bool, load: LoadEngine | None = None
+) -> AsyncIterator[Live]:
+    """The job's parts over one model; closed in reverse order whatever happens inside."""
+    engine = await (load or load_engine)(spec, weights, training)
+    try:
+        tokenizer = await asyncio.to_thread(load_tokenizer, weights.folder)
+        chat_format = pick_format(tokenizer, spec.agent.format)
+        limits = limits_of(spec)
+        tools = build_toolset(spec.agent.tools, base_dir, _tool_limits(spec, chat_format))
+        grader = grader_of(spec, base_dir)
+        try:
+            actor = GeneratorActor(generator=engine.generator, chat_format=chat_format)
+            yield Live(
+                spec=spec,
+                base_dir=base_dir,
+                weights=weights,
+                engine=engine,
+                chat_format=chat_format,
+                tools=tools,
+                agent=Agent(actor=actor, tools=tools, limits=limits),
+                grader=grader,
+            )
+        finally:
+            await tools.close()
+            if grader is not None:
+                await grader.close()
+    finally:
+        await engine.close()
+
+
+async def load_engine(spec: JobSpec, weights: Weights, training: bool) -> Engine:
+    """The torch engine with the weights in it, the optimiser fresh.
+
+    Raises UserError when torch is not installed, or when a job would train an adapter of another rank than it has.
+    """
+    require_torch()
+    from agentrft.engines.torch_engine import LoraSpec, TorchEngine
+
+    lora = adapter_for(spec, weights, training)
+    settings = spec.training
+    engine = await asyncio.to_thread(
+        TorchEngine.load,
+        weights.folder,
+        lora=None if lora is None else LoraSpec(rank=lora.rank, alpha=lora.alpha),
+        dtype=settings.dtype,
+        exact=settings.exact,
+        seed=spec.seed,
+        max_grad_norm=settings.max_grad_norm,
+        betas=settings.adam_betas,
+        weight_decay=settings.weight_decay,
+    )
+    if weights.trained is not None:
+        await engine.learner.load_weights(weights.trained)
+    return engine
+
+
+def require_torch() -> None:
+    """Raise UserError with the install command unless the packages of `agentrft[torch]` are there."""
+    missing = missing_torch_packages()
+    if missing:
+        raise UserError(
+            f"this needs a model engine, and {', '.join(missing)} is not installed. Install it: {INSTALL_TORCH}",
+            code="torch_missing",
+        )
+
+
+def adapter_for(spec: JobSpec, weights: Weights, training: bool) -> Lora | None:
+    """Which adapter the engine carries: the job's when training, the weights' own otherwise; None is all weights.
+
+    The base model alone is played through an untrained adapter, which changes nothing: that spares the float32 copies
+    that training all weights keeps.
+    """
+    own = Lora(rank=weights.rank, alpha=weights.alpha) if weights.rank and weights.alpha else None
+    if not training:
+        return None if weights.is_full else own or Lora()
+    wanted = spec.training.lora
+    if weights.trained is None or wanted == own:
+        return wanted
+    raise UserError(
+        f"{weights.name} holds {_kind_of(own)}, but the job trains {_kind_of(wanted)}; expected the same. Set "
+        f"`training.lora` to {_as_yaml(own)}, or start from a base model",
+        param="training.lora",
+        code="checkpoint_mismatch",
+    )
+
+
+def limits_of(spec: JobSpec) -> Limits:
+    """The loop's limits, as the job names them."""
+    limits = spec.agent.limits
+    return Limits(
+        max_turns=limits.max_turns,
+        max_reply_tokens=limits.max_reply_tokens,
+        max_episode_tokens=limits.max_episode_tokens,
+        max_time_s=limits.max_time_s,
+        max_malformed=limits.max_malformed,
+    )
+
+
+def grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
+    """The job's grader, or None; raises UserError when it cannot be built."""
+    reinforcement = spec.method.reinforcement
+    return (
+        None
+        if reinforcement is None
+        else build_grader(reinforcement.grader, base_dir, param="method.reinforcement.grader")
+    )
+
+
+def pass_threshold_of(spec: JobSpec) -> float:
+    """The grade from which on an episode is a success."""
+    reinforcement = spec.method.reinforcement
+    return reinforcement.grader.pass_threshold if reinforcement else 0.5
+
+
+def sft_plan(live: Live, *, run: str, folder: Path) -> SftPlan:
+    """Supervised fine-tuning on the job's demonstrations; raises UserError for one that cannot be rendered."""
+    settings = live.spec.method.supervised.hyperparameters
+    return SftPlan(
+        run=run,
+        folder=folder,
+        rows=demonstration_rows(live),
+        seed=live.spec.seed,
+        n_epochs=settings.n_epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=live.spec.training.warmup_steps,
+        keep_checkpoints=live.spec.training.keep_checkpoints,
+    )
+
+
+def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] | None = None) -> RftPlan:
+    """Reinforcement fine-tuning on the job's items; `validation` replaces the job's own validation items."""
+    spec = live.spec
+    reinforcement = spec.method.reinforcement
+    if reinforcement is None:
+        raise UserError("the job has no `method.reinforcement` section", param="method.reinforcement")
+    held_out = items_of(spec, live.base_dir, "validation") if validation is None else validation
+    training = {name: getattr(spec.training, name) for name in _RFT_SETTINGS}
+    return RftPlan(
+        run=run,
+        folder=folder,
+        items=items_of(spec, live.base_dir, "train"),
+        validation=held_out,
+        seed=spec.seed,
+        batch_size=reinforcement.hyperparameters.batch_size,
+        learning_rate=reinforcement.hyperparameters.learning_rate,
+        eval_interval=reinforcement.hyperparameters.eval_interval,
+        eval_samples=reinforcement.hyperparameters.eval_samples,
+        pass_threshold=pass_threshold_of(spec),
+        **training,
+    )
+
+
+def demonstration_rows(live: Live) -> list[Row]:
+    """The job's demonstrations in the tokens of a real episode."""
+    return [
+        demonstration_row(
+            demonstration, demonstration.tools or live.tools.specs, live.chat_format, max_tokens=live.max_tokens
+        )
+        for demonstration in demonstrations_of(live.spec, live.base_dir)
+    ]
+
+
+def _tool_limits(spec: JobSpec, chat_format: AnyFormat) -> ToolLimits:
+    limits = spec.agent.limits
+    return ToolLimits(
+        timeout_s=limits.tool_timeout_s,
+        output_tokens=limits.tool_output_tokens,
+        count_tokens=lambda text: len(chat_format.tokenizer.encode(text)),
+    )
+
+
+def _kind_of(lora: Lora | None) -> str:
+    return "all weights" if lora is None else f"an adapter of rank {lora.rank} and alpha {lora.alpha:g}"
+
+
+def _as_yaml(lora: Lora | None) -> str:
+    return "null" if lora is None else f"{{rank: {lora.rank}, alpha: {lora.alpha:g}}}"

@@ -1,0 +1,56 @@
+"""The `agentrft` program: its commands, and what an error looks like.
+
+Exit codes: 0 ok, 1 a check or an outside part failed, 2 user error, 130 interrupted; a bug ends with its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from agentrft.cli import chat, check, doctor, evaluate, jobs, quickstart, run, show
+from agentrft.cli.console import print_error
+from agentrft.errors import BoundaryError, UserError
+
+app = typer.Typer(
+    name="agentrft",
+    help="Diagnose, optimise and reinforcement-fine-tune tool-using LLM agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `agentrft quickstart`. Everything is explained in docs/cli.md.",
+)
+
+app.command("quickstart")(quickstart.quickstart)
+app.command("check")(check.check)
+app.command("run")(run.run)
+app.command("eval")(evaluate.evaluate)
+app.add_typer(jobs.app, name="jobs")
+app.command("show")(show.show)
+app.command("chat")(chat.chat)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+) -> None:
+    if version:
+        import agentrft
+
+        typer.echo(agentrft.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line in `sys.argv`; ends the process with the exit code."""
+    try:
+        app()
+    except UserError as error:
+        print_error(error.message, param=error.param)
+        sys.exit(2)
+    except BoundaryError as error:
+        print_error(f"{error.boundary}: {error}")
+        sys.exit(1)

@@ -1,0 +1,36 @@
+"""Where the command line writes: results on stdout, everything else (progress, notes, errors) on stderr."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from rich.console import Console
+from rich.text import Text
+
+from agentrft.report.text import printable
+
+
+@cache
+def out() -> Console:
+    """For results: what one would pipe into a file."""
+    return Console(highlight=False)
+
+
+@cache
+def err() -> Console:
+    """For people: progress, notes and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def note(message: str) -> None:
+    """A quiet line for people."""
+    err().print(Text(printable(message), style="dim"), soft_wrap=True)
+
+
+def print_error(message: str, *, param: str | None = None) -> None:
+    """One short red message, without a traceback; `param` names the field when the message does not."""
+    text = Text("error: ", style="bold red")
+    text.append(printable(message), style="red")
+    if param and param not in message:
+        text.append(f"\n  in: {param}", style="dim")
+    err().print(text, soft_wrap=True)

@@ -1,0 +1,121 @@
+"""`agentrft quickstart`: a small model climbs the ladder on this machine, with honest figures before and after."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.text import Text
+
+from agentrft.cli.console import err, out
+from agentrft.cli.interrupt import INTERRUPTED, Interrupt, interruptible
+from agentrft.cli.progress import Display
+
+if TYPE_CHECKING:
+    from agentrft.ladder import LadderPlan, LadderResult
+    from agentrft.runtime.local import Watcher
+    from agentrft.store import SqlStore
+
+TASK = "filenav"
+
+
+def quickstart(
+    json_file: Path | None = typer.Option(None, "--json", help="Write the figures to this file.", metavar="FILE"),
+    seed: int = typer.Option(0, min=0, max=2_147_483_647, help="Of everything random."),
+    minutes: float | None = typer.Option(None, min=0.1, help="Stop after a whole step in time to measure the result."),
+    home: Path | None = typer.Option(None, help="Keep everything here instead of AGENTRFT_HOME.", metavar="FOLDER"),
+) -> None:
+    """Train SmolLM2-135M to use tools: base model, supervised warm-up, reinforcement, each measured (minutes)."""
+    from agentrft.build import require_torch
+    from agentrft.report.html import write_page
+    from agentrft.store import open_store
+
+    if home is not None:
+        os.environ["AGENTRFT_HOME"] = str(home.expanduser().resolve())
+    require_torch()
+    plan = _plan(seed)
+    store = open_store()
+    try:
+        with interruptible() as interrupt:
+            result = asyncio.run(_climb(plan, store, minutes, interrupt))
+        report = result.report(store)
+        page = write_page(report, result.folder / "report.html")
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        _print(result, store, page)
+    finally:
+        store.close()
+    if interrupt.requested:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _plan(seed: int) -> LadderPlan:
+    from agentrft.jobs.check import check_job
+    from agentrft.jobs.load import load_job
+    from agentrft.ladder import LadderPlan, find_example
+
+    spec, base_dir = load_job(find_example(TASK))
+    spec = spec.model_copy(update={"seed": seed})
+    with err().status("checking the task …"):
+        check_job(spec, base_dir).raise_problems()
+    return LadderPlan(task=TASK, spec=spec, base_dir=base_dir)
+
+
+async def _climb(plan: LadderPlan, store: SqlStore, minutes: float | None, interrupt: Interrupt) -> LadderResult:
+    from agentrft.cli.watch import Watch
+    from agentrft.jobs.models import find_weights
+    from agentrft.ladder import climb
+
+    deadline_s = None if minutes is None else time.monotonic() + 60 * minutes
+    with Display(err()) as display:
+        display.line(Text(f"Climbing the ladder on {plan.task} with {plan.spec.model}, seed {plan.seed}", "bold"))
+
+        @contextmanager
+        def open_watch(title: str, steps: int | None) -> Iterator[Watcher]:
+            with Watch(display, title, steps=steps) as watch:
+                yield watch
+
+        with display.task("loading the model"):
+            await asyncio.to_thread(find_weights, plan.spec.model, base_dir=plan.base_dir)
+        return await climb(
+            plan,
+            store,
+            open_watch=open_watch,
+            should_stop=lambda: "interrupted by the user" if interrupt.requested else None,
+            deadline_s=deadline_s,
+        )
+
+
+def _print(result: LadderResult, store: SqlStore, page: Path) -> None:
+    from agentrft.report.terminal import gain_lines, next_step_lines, stage_table, transcript_view
+
+    report = result.report(store)
+    console = out()
+    console.print()
+    console.print(Text(report.headline, style="bold"), soft_wrap=True)
+    for split in dict.fromkeys(name for stage in report.stages for name in stage.figures):
+        one = next(stage.figures[split].reward for stage in report.stages if split in stage.figures)
+        console.print(Text(f"\n{split.replace('_', ' ')}: {one.n_items} items, {one.n_episodes} episodes", "dim"))
+        console.print(stage_table(report.stages, split=split))
+    if report.gains:
+        console.print()
+        console.print(gain_lines(report.gains))
+    for comparison in report.comparisons[:1]:
+        console.print(Text("\nThe item whose reward changed by the median, before and after:", style="bold"))
+        for index, shown in enumerate(comparison.episodes):
+            console.print(transcript_view(shown, prompt="none" if index else "question"))
+    for note in report.notes:
+        console.print(Text(f"\n{note}", style="yellow"))
+    console.print(Text.assemble(("\nreport  ", "dim"), str(page)), soft_wrap=True)
+    if result.trained_model:
+        console.print(Text.assemble(("model   ", "dim"), result.trained_model), soft_wrap=True)
+    console.print(Text("\nWhat to type next", style="bold"))
+    console.print(next_step_lines(report.next_steps), soft_wrap=True)

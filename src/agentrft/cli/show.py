@@ -1,0 +1,38 @@
+"""`agentrft show EPISODE`: one stored episode as a readable transcript."""
+
+from __future__ import annotations
+
+import typer
+from rich.text import Text
+
+from agentrft.cli.console import out
+
+
+def show(
+    episode: str = typer.Argument(help="An episode's id, or the beginning of one.", metavar="EPISODE"),
+    full: bool = typer.Option(False, help="Do not cut long tool results."),
+) -> None:
+    """Show what the agent was asked, what it called, what came back, its answer, grade and reward."""
+    from agentrft.report.model import Shown
+    from agentrft.report.terminal import transcript_view
+    from agentrft.report.text import printable
+    from agentrft.store import open_store
+
+    store = open_store()
+    try:
+        record = store.get_episode(store.find_episode(episode))
+    finally:
+        store.close()
+    place = f"{record.stage} on {record.extra.get('split', record.phase)}, step {record.episode.step}"
+    title = f"{record.episode.id}\n{place}, item {record.episode.item_id}, member {record.episode.member}"
+    shown = Shown(label=printable(title), episode=record.episode, reward=record.reward)
+    out().print(transcript_view(shown, max_lines=10_000 if full else 12))
+    grade = record.grade
+    if grade.value is None:
+        out().print(Text(f"no grade: {printable(grade.reason or '')}", style="yellow"))
+        if grade.traceback:
+            out().print(Text(printable(grade.traceback), style="dim"))
+    else:
+        parts = "".join(f", {printable(name)} {value:.3f}" for name, value in grade.sub_grades.items())
+        advantage = "" if record.advantage is None else f", advantage {record.advantage:+.2f}"
+        out().print(Text(f"grade {grade.value:.3f}{parts}{advantage}", style="dim"))

@@ -1,0 +1,143 @@
+"""Which weights a name means: a base model, or one that a job trained.
+
+Accepted wherever the command line takes a model: what `engines.models.resolve` accepts (folder, hub id, built-in
+name), a job id (its best checkpoint), the name of a trained model under `AGENTRFT_HOME/models`, and the folder of a
+checkpoint or of any PEFT adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agentrft.engines.models import resolve
+from agentrft.errors import UserError
+from agentrft.home import home
+
+CARD = "agentrft.json"
+"""Beside a trained model's weights: `{base_model, job, step, reward}`."""
+JOB_FILE = "job.json"
+"""In a job's folder: what its checkpoints were made from (`base_model`), and the name of its `result`."""
+
+_ADAPTER, _ADAPTER_CONFIG, _FULL = "adapter_model.safetensors", "adapter_config.json", "model.safetensors"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A model folder, and what to load over it."""
+
+    name: str
+    """As the user would type it again."""
+    folder: Path
+    """Base model: config, tokenizer, safetensors."""
+    trained: Path | None = None
+    """Folder with an adapter or full weights to load over the base; None for the base model itself."""
+    rank: int | None = None
+    """Of the adapter in `trained`; None when there is none (full weights, or nothing)."""
+    alpha: float | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """`trained` holds all weights rather than an adapter."""
+        return self.trained is not None and self.rank is None
+
+
+def find_weights(name: str, *, base_dir: Path | None = None) -> Weights:
+    """The weights that `name` means; raises UserError when nothing of that name can be found.
+
+    Relative paths start at `base_dir` (a job file's folder), then at the current folder.
+    """
+    if name.startswith("ftjob-"):
+        return _of_job(name)
+    for candidate in _candidates(name, base_dir):
+        if (candidate / _ADAPTER_CONFIG).is_file():
+            return _adapter(name, candidate)
+        if (candidate / _FULL).is_file() and not (candidate / "tokenizer.json").is_file():
+            return Weights(name=name, folder=_base_of(candidate), trained=candidate)
+    return Weights(name=name, folder=resolve(name, base=base_dir))
+
+
+def published_step(job_id: str) -> int:
+    """The optimiser step whose weights a finished job published; raises UserError when it has none."""
+    trained = _of_job(job_id).trained
+    assert trained is not None, job_id
+    return _read_json(trained / CARD)["step"]
+
+
+def publish(trained: Path, target: Path, card: dict[str, Any], *, base: Path) -> Path:
+    """Copy what a user loads elsewhere (no optimiser state) from a checkpoint to `target`, with its card; returns it.
+
+    A full model gets its base's tokenizer, so that the folder stands alone.
+    """
+    draft = target.with_name(f".tmp-{target.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for source in (trained / name for name in (_ADAPTER, _ADAPTER_CONFIG, _FULL, "config.json")):
+        if source.is_file():
+            shutil.copy2(source, draft)
+    if (draft / _FULL).is_file():
+        for source in (base / name for name in _TOKENIZER_FILES):
+            if source.is_file():
+                shutil.copy2(source, draft)
+    (draft / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    return target
+
+
+def _candidates(name: str, base_dir: Path | None) -> list[Path]:
+    folders = [Path(name).expanduser(), home() / "models" / name]
+    return folders if base_dir is None else [base_dir / name, *folders]
+
+
+def _of_job(job_id: str) -> Weights:
+    folder = home() / "jobs" / job_id
+    result = _read_json(folder / JOB_FILE).get("result") if (folder / JOB_FILE).is_file() else None
+    if result:
+        return replace(find_weights(result), name=job_id)
+    known = "has no finished result yet" if folder.is_dir() else f"is not known under {folder.parent}"
+    raise UserError(
+        f"model {job_id!r}: the job {known}; expected a job that has succeeded. `agentrft jobs list` shows them",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def _adapter(name: str, folder: Path) -> Weights:
+    config = _read_json(folder / _ADAPTER_CONFIG)
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, int | float):
+        raise UserError(
+            f"{folder / _ADAPTER_CONFIG} is no LoRA configuration: expected `r` and `lora_alpha`, got {rank!r} and "
+            f"{alpha!r}; give an adapter that agentrft or PEFT saved",
+            param="model",
+            code="model_not_found",
+        )
+    return Weights(name=name, folder=_base_of(folder), trained=folder, rank=rank, alpha=float(alpha))
+
+
+def _base_of(folder: Path) -> Path:
+    """The base model of trained weights: from their card, their job, or PEFT's own field."""
+    places = ((folder / CARD, "base_model"), (folder.parent.parent / JOB_FILE, "base_model"))
+    for path, key in (*places, (folder / _ADAPTER_CONFIG, "base_model_name_or_path")):
+        base = _read_json(path).get(key) if path.is_file() else None
+        if base:
+            return resolve(base)
+    raise UserError(
+        f"{folder} holds trained weights but does not say of which base model; expected `base_model` in {CARD}, or "
+        f"`base_model_name_or_path` in {_ADAPTER_CONFIG}; add it",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", param="model", code="model_not_found") from None
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,146 @@
+"""Jobs in the store: created from a document, found again by id or unique prefix.
+
+A job's id is a function of its document and of how many equal jobs the store already has: the first run of a job file
+in a fresh `AGENTRFT_HOME` has the same id on every machine, and with it the same episode ids and random draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from agentrft.errors import UserError
+from agentrft.home import home
+from agentrft.jobs.load import parse_job
+from agentrft.jobs.models import JOB_FILE
+from agentrft.jobs.spec import JobSpec
+from agentrft.protocols import Store
+
+Kind = Literal["supervised", "reinforcement", "evaluation"]
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_MOST_JOBS_SEARCHED = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredJob:
+    """A job as the store has it."""
+
+    id: str
+    kind: Kind
+    spec: JobSpec
+    base_dir: Path
+    """Where the paths in `spec` start."""
+    start_from: str | None
+    """Model that replaces the spec's, as `--from` gave it."""
+    status: str
+    fine_tuned_model: str | None
+    """Name of the result under `AGENTRFT_HOME/models`, once there is one."""
+
+    @property
+    def model(self) -> str:
+        """What training starts from."""
+        return self.start_from or self.spec.model
+
+    @property
+    def folder(self) -> Path:
+        """Checkpoints, journal and report of this job."""
+        return job_folder(self.id)
+
+
+def job_folder(job_id: str) -> Path:
+    """`AGENTRFT_HOME/jobs/<id>`; not created."""
+    return home() / "jobs" / job_id
+
+
+def create_job(
+    store: Store, spec: JobSpec, base_dir: Path, *, kind: Kind | None = None, start_from: str | None = None
+) -> StoredJob:
+    """A new job in the store, `queued`; `kind` defaults to the document's method."""
+    document = {
+        "object": "fine_tuning.job",
+        "kind": kind or spec.method.type,
+        "model": spec.model,
+        "start_from": start_from,
+        "base_dir": str(base_dir),
+        "fine_tuned_model": None,
+        "spec": spec.model_dump(mode="json"),
+    }
+    # The folder's own place on the disk is left out: the same files elsewhere are the same job.
+    digested = {key: value for key, value in document.items() if key != "base_dir"}
+    for copy in itertools.count():
+        job_id = job_id_of(digested, copy)
+        try:
+            store.create_job({"id": job_id, "status": "queued", **document})
+        except UserError as error:
+            if error.code != "job_exists":
+                raise
+        else:
+            return stored_job(store, job_id)
+    raise AssertionError("unreachable: itertools.count ends never")
+
+
+def job_id_of(document: Mapping[str, Any], copy: int) -> str:
+    """`ftjob-` and 24 letters or digits that depend on the document and on which copy of it this is."""
+    text = json.dumps([document, copy], sort_keys=True, separators=(",", ":"))
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    return "ftjob-" + "".join(_ALPHABET[number // 36**place % 36] for place in range(24))
+
+
+def stored_job(store: Store, job_id: str) -> StoredJob:
+    """The job of that id; raises UserError when the store has none."""
+    document = store.get_job(job_id)
+    return StoredJob(
+        id=job_id,
+        kind=document["kind"],
+        spec=parse_job(document["spec"], source=f"stored job {job_id}"),
+        base_dir=Path(document["base_dir"]),
+        start_from=document.get("start_from"),
+        status=document["status"],
+        fine_tuned_model=document.get("fine_tuned_model"),
+    )
+
+
+def find_job(store: Store, given: str) -> str:
+    """The id of the one job whose id begins with `given` (the `ftjob-` may be left out).
+
+    Raises UserError when there is none, or more than one.
+    """
+    prefix = given if given.startswith("ftjob-") else f"ftjob-{given}"
+    found = [job["id"] for job in store.list_jobs(limit=_MOST_JOBS_SEARCHED) if job["id"].startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    got = f"{len(found)} jobs begin with it ({', '.join(found[:3])} …)" if found else "no job begins with it"
+    raise UserError(
+        f"job {given!r}: {got}; expected the beginning of one job's id. `agentrft jobs list` shows them",
+        param="job",
+        code="job_not_found",
+    )
+
+
+def result_name(job: StoredJob) -> str:
+    """Name of what the job trains, `[a-z0-9.-]+`: base model, suffix or method, and six characters of the job's id."""
+    base = re.sub(r"[^a-z0-9.-]+", "-", Path(job.spec.model).name.lower()).strip("-.") or "model"
+    suffix = re.sub(r"[^a-z0-9.-]+", "-", (job.spec.suffix or job.kind).lower())
+    return f"{base}-{suffix}-{job.id.removeprefix('ftjob-')[:6]}"
+
+
+def write_job_file(job: StoredJob, base_model: Path, result: str | None) -> None:
+    """Keep beside the checkpoints what they were made from, so that they can be loaded without the store."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        "id": job.id,
+        "base_model": str(base_model),
+        "result": result,
+        "base_dir": str(job.base_dir),
+        "spec": job.spec.model_dump(mode="json"),
+    }
+    draft = job.folder / f".{JOB_FILE}.tmp"
+    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    draft.replace(job.folder / JOB_FILE)

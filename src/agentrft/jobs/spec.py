@@ -1,0 +1,160 @@
+"""The job document: what `job.yaml` and the create call of the API may say.
+
+Unknown keys are errors and nothing is ignored: an option that is here takes effect. Paths are relative to the job
+file. `agentrft.jobs.load` reads it from YAML with line numbers; `docs/job.md` explains every field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agentrft.graders import GraderSpec
+from agentrft.losses.spec import PolicyGradientLoss
+from agentrft.tools import ToolBinding
+
+
+class Document(BaseModel):
+    """Base of everything users write: unknown keys are errors, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SupervisedHyperparameters(Document):
+    n_epochs: float = Field(default=1.5, gt=0, le=50)
+    """Passes over the demonstrations; fractions stop inside a pass."""
+    batch_size: int = Field(default=8, ge=1, le=256)
+    """Demonstrations per optimiser step."""
+    learning_rate: float = Field(default=5e-4, ge=0, le=1)
+    """Peak rate: three warm-up steps, then linear decay to a tenth."""
+
+
+class ReinforcementHyperparameters(Document):
+    batch_size: int = Field(default=6, ge=1, le=256)
+    """Items per optimiser step, each with `training.group_size` episodes."""
+    eval_interval: int = Field(default=4, ge=1)
+    """Steps between validations; a checkpoint is written at each."""
+    eval_samples: int = Field(default=2, ge=1, le=64)
+    """Episodes per validation item."""
+    learning_rate: float = Field(default=1e-4, ge=0, le=1)
+    """Constant after `training.warmup_steps`."""
+
+
+class SupervisedMethod(Document):
+    hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
+
+
+class ReinforcementMethod(Document):
+    grader: GraderSpec
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+
+
+class Method(Document):
+    """Which loop runs. Both sections may be given: the ladder uses both, `run` the one that `type` names."""
+
+    type: Literal["supervised", "reinforcement"] = "supervised"
+    supervised: SupervisedMethod = SupervisedMethod()
+    reinforcement: ReinforcementMethod | None = None
+
+    @model_validator(mode="after")
+    def _has_its_section(self) -> Method:
+        if self.type == "reinforcement" and self.reinforcement is None:
+            raise ValueError("type is `reinforcement` but there is no `reinforcement` section with a `grader`")
+        return self
+
+
+class Data(Document):
+    """JSONL files, relative to the job file."""
+
+    train: str | None = None
+    """Items to practise on."""
+    validation: str | None = None
+    """Items that choose the best checkpoint."""
+    test: str | None = None
+    """Items that only `eval` and the ladder's figures touch."""
+    splits: dict[str, str] = {}
+    """Further held-out files by name, for `eval --split NAME`."""
+    demonstrations: str | None = None
+    """Conversations to imitate."""
+
+    @model_validator(mode="after")
+    def _splits_have_free_names(self) -> Data:
+        taken = sorted({"train", "validation", "test", "demonstrations"} & self.splits.keys())
+        if taken:
+            raise ValueError(f"splits may not be called {', '.join(taken)}: `data` has fields of these names")
+        return self
+
+    def path_of(self, split: str) -> str | None:
+        """The file of a split by name (`test`, or a key of `splits`), or None."""
+        return self.splits.get(split) or {"train": self.train, "validation": self.validation, "test": self.test}.get(
+            split
+        )
+
+
+class LimitsSpec(Document):
+    """Bounds of one episode."""
+
+    max_turns: int = Field(default=8, ge=1, le=100)
+    """Replies; the last must be the answer, so one tool call fewer is possible."""
+    max_reply_tokens: int = Field(default=256, ge=1)
+    max_episode_tokens: int | None = Field(default=None, ge=16)
+    """Prompt, replies and tool results together; the model's context when absent."""
+    max_time_s: float = Field(default=120.0, gt=0)
+    tool_timeout_s: float = Field(default=30.0, gt=0)
+    tool_output_tokens: int = Field(default=1024, ge=16)
+    """Longer tool results are cut for the model, and say so."""
+    max_malformed: int = Field(default=2, ge=0)
+    """Unreadable calls in a row that the model may mend."""
+
+
+class Agent(Document):
+    system: str | None = None
+    """System message for rows that have none."""
+    tools: list[ToolBinding] = []
+    format: Literal["auto", "line", "hermes", "llama3", "mistral"] = "auto"
+    """How tool calls are written; `auto` goes by the model's family."""
+    limits: LimitsSpec = LimitsSpec()
+
+
+class Lora(Document):
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: float = Field(default=32.0, gt=0)
+
+
+class Training(Document):
+    group_size: int = Field(default=8, ge=2, le=256)
+    """Episodes per item and step; credit compares them."""
+    steps: int = Field(default=12, ge=1)
+    """Optimiser steps of reinforcement."""
+    warmup_steps: int = Field(default=3, ge=0)
+    """Steps over which the rate rises linearly to its value."""
+    lora: Lora | None = Lora()
+    """null trains all weights."""
+    loss: PolicyGradientLoss = PolicyGradientLoss()
+    credit: Literal["group_mean"] = "group_mean"
+    oversample: float = Field(default=3.0, ge=1, le=16)
+    """Groups without signal are replaced until this many times `batch_size` items have been tried."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    exact: bool = False
+    """Bit-identical results under any timing (CPU), at a cost in speed."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    keep_checkpoints: int = Field(default=3, ge=1)
+    """Newest checkpoints kept; the best one is always kept."""
+
+
+class JobSpec(Document):
+    """One job: a model, a method, data, an agent."""
+
+    model: str = Field(min_length=1)
+    """Local folder, hub id or alias."""
+    suffix: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    """Part of the trained model's name."""
+    seed: int = Field(default=0, ge=0, le=2_147_483_647)
+    metadata: dict[str, str] = Field(default={}, max_length=16)
+    method: Method = Method()
+    data: Data
+    agent: Agent = Agent()
+    training: Training = Training()

@@ -1,0 +1,74 @@
+"""One stage measured on one split, as numbers per item that a later comparison can pair; kept as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agentrft.report.model import StageFigures
+from agentrft.stats import Interval, cluster_bootstrap, paired_cluster_bootstrap
+from agentrft.train.evaluate import Evaluation
+
+ValuesPerItem = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Results of every episode of a stage on a split, in the order of its items."""
+
+    stage: str
+    split: str
+    item_ids: Sequence[str]
+    reward_I_K: ValuesPerItem
+    success_I_K: ValuesPerItem
+    calls_I_K: ValuesPerItem
+    readable_I_K: ValuesPerItem
+    stop_reasons: Mapping[str, int]
+    best_step: int | None = None
+    """Optimiser step of the weights that played; None for the base model."""
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, *, best_step: int | None) -> Measured:
+        """The numbers of an evaluation."""
+        return cls(
+            stage=evaluation.plan.stage,
+            split=evaluation.plan.split,
+            item_ids=[item.id for item in evaluation.plan.items],
+            reward_I_K=evaluation.reward_I_K,
+            success_I_K=evaluation.success_I_K,
+            calls_I_K=evaluation.calls_I_K,
+            readable_I_K=evaluation.readable_I_K,
+            stop_reasons=dict(evaluation.stop_reasons),
+            best_step=best_step,
+        )
+
+    def figures(self) -> StageFigures:
+        """Means with 95 % intervals over items."""
+        reward, success, calls, parse_rate = (
+            cluster_bootstrap(values_I_K)
+            for values_I_K in (self.reward_I_K, self.success_I_K, self.calls_I_K, self.readable_I_K)
+        )
+        return StageFigures(
+            reward=reward, success=success, calls=calls, parse_rate=parse_rate, stop_reasons=self.stop_reasons
+        )
+
+    def gain_over(self, before: Measured) -> Interval:
+        """The paired difference in reward on the same items, with its 95 % interval."""
+        if list(before.item_ids) != list(self.item_ids):
+            raise ValueError(f"{self.stage} and {before.stage} were measured on different items of {self.split}")
+        return paired_cluster_bootstrap(before.reward_I_K, self.reward_I_K)
+
+
+def write(measured: Measured, path: Path) -> None:
+    """Keep it, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(asdict(measured)), encoding="utf-8")
+    draft.replace(path)
+
+
+def read(path: Path) -> Measured | None:
+    """What `write` kept, or None when there is nothing."""
+    return Measured(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

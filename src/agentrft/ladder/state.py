@@ -1,0 +1,37 @@
+"""What a climb has done so far, in a file beside its figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class LadderState:
+    """Progress of one climb."""
+
+    folder: Path
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Stage → job id."""
+    train_s: dict[str, float] = field(default_factory=dict)
+    """Stage → training wall time, over all sittings."""
+    wall_s: float = 0.0
+    """Of everything, over all sittings."""
+    is_complete: bool = False
+
+    @classmethod
+    def open(cls, folder: Path) -> LadderState:
+        """The climb of that folder, or a new one."""
+        path = folder / "state.json"
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return cls(folder=folder, **document)
+
+    def save(self) -> None:
+        """Keep it, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = {name: getattr(self, name) for name in ("jobs", "train_s", "wall_s", "is_complete")}
+        draft = self.folder / ".state.json.tmp"
+        draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        draft.replace(self.folder / "state.json")

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+
+from agentrft.errors import UserError
+from agentrft.jobs.load import load_job, parse_job
+
+GOOD = """\
+model: smollm2-135m-instruct
+method:
+  type: reinforcement
+  reinforcement:
+    grader: {type: string_check, name: exact, operation: eq, input: "{{sample.output_text}}", reference: "{{item.a}}"}
+    hyperparameters:
+      batch_size: 4
+data:
+  train: train.jsonl
+  validation: validation.jsonl
+training:
+  lora: null
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(path: Path) -> UserError:
+    with pytest.raises(UserError) as caught:
+        load_job(path)
+    return caught.value
+
+
+def test_a_job_is_read_with_defaults_and_its_folder(tmp_path: Path) -> None:
+    spec, base_dir = load_job(written(tmp_path, GOOD))
+    assert base_dir == tmp_path
+    assert spec.method.reinforcement is not None
+    assert spec.method.reinforcement.hyperparameters.batch_size == 4
+    assert spec.method.reinforcement.hyperparameters.eval_interval == 4
+    assert spec.training.lora is None
+    assert spec.training.loss.mask_delta == 0.2
+    assert spec.agent.limits.max_turns == 8
+
+
+def test_numbers_with_a_bare_exponent_are_numbers(tmp_path: Path) -> None:
+    # YAML 1.1 reads 1e-3 (without a dot) as text; people write it all the time.
+    spec, _ = load_job(written(tmp_path, GOOD.replace("batch_size: 4", "learning_rate: 3e-4")))
+    assert spec.method.reinforcement is not None
+    assert spec.method.reinforcement.hyperparameters.learning_rate == 3e-4
+
+
+def test_what_is_stored_reads_back_the_same(tmp_path: Path) -> None:
+    spec, _ = load_job(written(tmp_path, GOOD))
+    assert parse_job(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words", "param"),
+    [
+        (
+            "batch_size: 4",
+            "batchsize: 4",
+            ["line 7", "unknown key `batchsize`", "under `method.reinforcement.hyperparameters`", "`batch_size`?"],
+            "method.reinforcement.hyperparameters.batchsize",
+        ),
+        ("operation: eq", "operaton: eq", ["line 5", "`operation`?"], "method.reinforcement.grader.operaton"),
+        ("model: smollm2-135m-instruct\n", "", ["`model` is missing", "smollm2-135m-instruct"], "model"),
+        ("batch_size: 4", "batch_size: many", ["line 7", "integer", "'many'"], None),
+        ("batch_size: 4", "batch_size: 0", ["line 7", "greater than or equal to 1", "got 0"], None),
+        ("type: string_check", "type: strng_check", ["line 5", "`string_check`", "`strng_check`"], None),
+        ("type: reinforcement", "type: dpo", ["line 3", "'supervised' or 'reinforcement'", "'dpo'"], "method.type"),
+        ("training:\n  lora: null", "training:\n  lora: 16", ["line 12", "training.lora"], "training.lora"),
+        ("  train: train", "  splits: {test: a}\n  train: train", ["splits may not be called test"], "data"),
+        (
+            "training:",
+            "optimizer: adam\ntraining:",
+            ["line 11", "unknown key `optimizer`", "Expected one of: model"],
+            None,
+        ),
+    ],
+)
+def test_mistakes_are_named_with_line_and_next_step(
+    tmp_path: Path, old: str, new: str, words: list[str], param: str | None
+) -> None:
+    assert old in GOOD
+    path = written(tmp_path, GOOD.replace(old, new))
+    error = refused(path)
+    for word in (str(path), *words):
+        assert word in error.message
+    if param:
+        assert error.param == param
+
+
+def test_reinforcement_without_its_section_says_so(tmp_path: Path) -> None:
+    error = refused(written(tmp_path, "model: m\nmethod: {type: reinforcement}\ndata: {}\n"))
+    assert "no `reinforcement` section" in error.message
+    assert "line 2" in error.message
+
+
+def test_several_mistakes_come_together(tmp_path: Path) -> None:
+    error = refused(written(tmp_path, GOOD.replace("batch_size", "batchsize").replace("train:", "trian:", 1)))
+    assert len(error.message.splitlines()) == 2
+
+
+def test_many_mistakes_are_counted(tmp_path: Path) -> None:
+    error = refused(written(tmp_path, GOOD + "".join(f"k{n}: 1\n" for n in range(12))))
+    assert error.message.splitlines()[-1] == "… and 4 more."
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: [unclosed\ndata: {}", ["line 2", "not valid YAML"]),
+        ("model: a: b", ["line 1", "not valid YAML"]),
+        ("", ["empty"]),
+        ("- a\n- b", ["expected a mapping", "a list"]),
+        ("model: a\nmodel: b\ndata: {}", ["line 2", "`model` is given twice", "line 1"]),
+        ("model: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
+    ],
+)
+def test_what_is_no_job_document_is_refused(tmp_path: Path, text: str, words: list[str]) -> None:
+    error = refused(written(tmp_path, text))
+    for word in words:
+        assert word in error.message
+
+
+def test_a_missing_file_names_where_it_looked(tmp_path: Path) -> None:
+    error = refused(tmp_path / "nothing.yaml")
+    assert "no such file" in error.message
+    assert str(tmp_path) in error.message
+    assert error.code == "missing_file"
+
+
+def test_a_folder_hints_at_the_job_inside(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    assert str(tmp_path / "job.yaml") in refused(tmp_path).message
+
+
+def test_binary_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"model: \xff\xfe")
+    assert "UTF-8" in refused(path).message

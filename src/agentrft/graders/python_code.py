@@ -135,7 +135,7 @@ def _parse(source: str, filename: str, param: str) -> ast.Module:
             return ast.parse(source, filename)
     except SyntaxError as error:
         line = (error.text or "").strip()
-        what = f"{filename}, line {error.lineno}: {error.msg}, got {line[:60]!r}"
+        what = f"{filename}, line {error.lineno or 1}: {error.msg}, got {line[:60]!r}"
         raise _unfit(what, "Python source", "mend that line", param) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise _unfit(f"{filename} cannot be parsed ({error})", "Python source", "simplify it", param) from None

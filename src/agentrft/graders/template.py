@@ -17,7 +17,7 @@ SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices", "message
 """What `sample` holds; the last three are ours, the others OpenAI's."""
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_STEP = re.compile(r"""\.([^.\[\]{}\s"']+)|\[(-?\d{1,9})\]|\["([^"\]]*)"\]|\['([^'\]]*)'\]""")
+_STEP = re.compile(r"""\.([^.\[\]{}()|\s"']+)|\[(-?\d{1,9})\]|\["([^"\]]*)"\]|\['([^'\]]*)'\]""")
 
 
 class Missing(Exception):

@@ -1,0 +1,153 @@
+"""`python` graders: what counts as a grade, and what a user is told about a source that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentrft.errors import UserError
+from agentrft.graders import build_grader
+
+
+def _document(source: str, **more: object) -> dict[str, object]:
+    return {"type": "python", "name": "reward", "source": source, "timeout_s": 20, **more}
+
+
+def _returning(expression: str, **more: object) -> dict[str, object]:
+    return _document(f"def grade(sample, item):\n    return {expression}\n", **more)
+
+
+async def _grade(document, sample, item):
+    grader = build_grader(document, Path())
+    try:
+        return await grader.grade(sample, item, "trace_1")
+    finally:
+        await grader.close()
+
+
+async def test_the_function_sees_sample_and_item(trajectory, make_item):
+    source = (
+        "def grade(sample, item):\n"
+        "    last = sample['messages'][-1]['tool_calls'][0]['function']\n"
+        "    assert sample['output_tools'][0]['function'] == last, last\n"
+        "    assert sample['output_text'] == '' and sample['output_json'] is None\n"
+        "    assert sample['choices'][0]['finish_reason'] == 'tool_calls'\n"
+        "    assert (sample['n_calls'], sample['stop_reason']) == (2, 'max_turns')\n"
+        "    assert sample['messages'][2] == {'role': 'tool', 'content': 'a b', 'tool_call_id': 'call_0_0'}\n"
+        "    return item['share'] if last['name'] == item['want'] else 0\n"
+    )
+    grade = await _grade(_document(source), trajectory, make_item(want="cat", share=0.25))
+    assert (grade.value, grade.reason) == (0.25, None)
+    assert grade.wall_s > 0
+
+
+@pytest.mark.parametrize(("expression", "value"), [("1", 1.0), ("0.5", 0.5), ("0", 0.0), ("-0.0", 0.0), ("1.0", 1.0)])
+async def test_ints_and_floats_in_range_are_grades(make_sample, make_item, expression, value):
+    assert (await _grade(_returning(expression), make_sample(), make_item())).value == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "got"),
+    [
+        ("True", "True (bool)"),
+        ("'0.5'", "'0.5' (str)"),
+        ("None", "None (NoneType)"),
+        ("[0.5]", "[0.5] (list)"),
+        ("float('nan')", "nan (float)"),
+        ("float('inf')", "inf (float)"),
+        ("1.0000001", "1.0000001 (float)"),
+        ("-1", "-1 (int)"),
+        ("32512", "32512 (int)"),
+        ("10 ** 100", "a number beyond 1e30 (int)"),
+        ("__import__('fractions').Fraction(1, 2)", "None (fractions.Fraction)"),
+        ("__import__('numpy').float64(0.5)", "0.5 (numpy.float64)"),
+        ("(lambda: (yield))()", "None (generator)"),
+    ],
+)
+async def test_anything_else_is_no_grade_and_never_clamped(make_sample, make_item, expression, got):
+    grade = await _grade(_returning(expression), make_sample(), make_item())
+    assert grade.value is None
+    assert grade.reason == f"grader 'reward' returned {got}, expected a finite int or float from 0 to 1"
+
+
+async def test_the_range_is_the_users(make_sample, make_item):
+    assert (await _grade(_returning("-3", range=[-5, 8]), make_sample(), make_item())).value == -3.0
+    grade = await _grade(_returning("9", range=[-5, 8]), make_sample(), make_item())
+    assert grade.reason == "grader 'reward' returned 9 (int), expected a finite int or float from -5 to 8"
+
+
+async def test_an_exception_is_no_grade_with_its_traceback(make_sample, make_item):
+    grade = await _grade(_returning("item['gone']"), make_sample(), make_item())
+    assert grade.value is None
+    assert grade.reason == "grader 'reward' raised KeyError: 'gone'"
+    assert grade.traceback is not None
+    assert "return item['gone']" in grade.traceback
+    assert "worker.py" not in grade.traceback
+
+
+async def test_a_timeout_is_no_grade(make_sample, make_item):
+    document = _document("def grade(sample, item):\n    while True: pass\n", timeout_s=0.3)
+    grade = await _grade(document, make_sample(), make_item())
+    assert (grade.value, grade.reason) == (None, "grader 'reward': it ran longer than 0.3 s and was stopped")
+
+
+async def test_what_cannot_be_handed_over_is_no_grade(make_sample, make_item):
+    grade = await _grade(_returning("1"), make_sample(), make_item(odd=object()))
+    assert grade.value is None
+    assert grade.reason.startswith("the item cannot be handed to grader 'reward': Object of type object")
+
+
+async def test_a_source_file_is_read_when_the_grader_is_built(tmp_path, make_sample, make_item):
+    path = tmp_path / "parts" / "grader.py"
+    path.parent.mkdir()
+    path.write_text("def grade(sample, item):\n    return 1 / 0\n")
+    grader = build_grader({"type": "python", "name": "r", "source_file": "parts/grader.py"}, tmp_path)
+    path.unlink()
+    grade = await grader.grade(make_sample(), make_item(), "t")
+    assert str(path) in grade.traceback
+    assert "return 1 / 0" in grade.traceback
+    await grader.close()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def grade(sample, item, weight=2): return 1",
+        "def grade(*args): return 1",
+        "def grade(sample, item, /, *, strict=True): return 1",
+        "grade = lambda sample, item: 1",
+        "class Grade: pass\ndef grade(a, b): return '\\d'",  # an odd escape is the user's business
+    ],
+)
+def test_fitting_sources_are_taken(source):
+    build_grader(_document(source), Path())
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("def grade(sample, item:\n  pass", "line 1: '(' was never closed, got 'def grade(sample, item:'"),
+        ("x = 1", "defines no `grade`; expected def grade(sample, item) -> float"),
+        ("def grade(sample): return 1", "got `grade(sample)`; expected grade(sample, item)"),
+        ("def grade(a, b, c): return 1", "got `grade(a, b, c)`"),
+        ("def grade(a, b, *, c): return 1", "got `grade(a, b, *, c)`"),
+        ("async def grade(a, b): return 1", "`grade` is async; expected a plain function"),
+        ("x = '\0'", "line 1: source code string cannot contain null bytes"),
+        ("#" * 256_001, "is larger than 256000 bytes"),
+    ],
+)
+def test_unfit_sources_are_refused_at_build(source, what):
+    with pytest.raises(UserError, match="unusable grader source: <grader reward>") as caught:
+        build_grader(_document(source), Path(), param="method.reinforcement.grader")
+    assert what in caught.value.message
+    assert "next step" in caught.value.message
+    assert caught.value.param == "method.reinforcement.grader"
+
+
+def test_an_absent_source_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the grader .*gone.py: No such file.*check `source_file`"):
+        build_grader({"type": "python", "name": "r", "source_file": "gone.py"}, tmp_path)
+    (tmp_path / "latin.py").write_bytes(b"# \xe9")
+    with pytest.raises(UserError, match="it is not UTF-8"):
+        build_grader({"type": "python", "name": "r", "source_file": "latin.py"}, tmp_path)

@@ -1,0 +1,90 @@
+"""`string_check` and `text_similarity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentrft.errors import UserError
+from agentrft.graders import build_grader, parse_grader
+
+
+def _string_check(operation: str, **more: object):
+    document = {
+        "type": "string_check",
+        "name": "s",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.answer}}",
+        "operation": operation,
+        **more,
+    }
+    return build_grader(document, Path())
+
+
+@pytest.mark.parametrize(
+    ("operation", "text", "answer", "value"),
+    [
+        ("eq", "Paris", "Paris", 1.0),
+        ("eq", "paris", "Paris", 0.0),
+        ("eq", "Paris ", "Paris", 0.0),
+        ("ne", "Paris", "Paris", 0.0),
+        ("ne", "Rome", "Paris", 1.0),
+        ("like", "It is Paris.", "Paris", 1.0),
+        ("like", "It is paris.", "Paris", 0.0),
+        ("like", "Paris", "It is Paris.", 0.0),  # the input contains the reference, not the other way round
+        ("ilike", "It is PARIS.", "paris", 1.0),
+        ("ilike", "STRASSE", "straße", 1.0),
+        ("ilike", "Rome", "Paris", 0.0),
+        ("eq", "7", 7, 1.0),
+    ],
+)
+async def test_string_check(make_sample, make_item, operation, text, answer, value):
+    grade = await _string_check(operation).grade(make_sample(text), make_item(answer=answer), "t")
+    assert (grade.value, grade.reason) == (value, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "value"),
+    [
+        ("abc", "abc", 1.0),
+        ("abc", "xyz", 0.0),
+        ("", "", 1.0),
+        ("", "abc", 0.0),
+        # "abcd" and "abcx" share "abc": 2 * 3 matching characters / 8 characters
+        ("abcd", "abcx", 0.75),
+        # the reference inside a long text: 2 * 3 / 12, not 1
+        ("abc......", "abc", 0.5),
+    ],
+)
+async def test_fuzzy_match(make_sample, make_item, text, answer, value):
+    document = {
+        "type": "text_similarity",
+        "name": "t",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.answer}}",
+        "evaluation_metric": "fuzzy_match",
+        "pass_threshold": 0.8,
+    }
+    assert parse_grader(document).pass_threshold == 0.8
+    grade = await build_grader(document, Path()).grade(make_sample(text), make_item(answer=answer), "t")
+    assert grade.value == pytest.approx(value)
+
+
+async def test_a_reference_that_cannot_be_filled_is_no_grade(make_sample, make_item):
+    grade = await _string_check("eq").grade(make_sample("x"), make_item(other=1), "t")
+    assert (grade.value, grade.reason) == (None, "there is no item.answer (or it is null)")
+    grade = await _string_check("eq", input="{{sample.output_json.a}}").grade(
+        make_sample("x"), make_item(answer=1), "t"
+    )
+    assert (grade.value, grade.reason) == (None, "there is no sample.output_json.a (or it is null)")
+
+
+@pytest.mark.parametrize("metric", ["bleu", "gleu", "meteor", "cosine", "rouge_1", "rouge_5", "rouge_l"])
+def test_metrics_of_openais_that_are_not_here_are_named_as_such(metric):
+    document = {"type": "text_similarity", "name": "t", "input": "a", "reference": "b", "evaluation_metric": metric}
+    with pytest.raises(UserError) as caught:
+        parse_grader(document)
+    assert caught.value.message.startswith(
+        f"`grader.evaluation_metric`: {metric!r} is OpenAI's but not available in this version, expected 'fuzzy_match'"
+    )

@@ -8,6 +8,7 @@ checking, on random input, that it gives what the model's own module gives.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,26 +18,32 @@ from torch.autograd import Function
 
 
 class _LoraLinear(Function):
-    """y = x Wᵀ with W = base + scale·B·A already merged; backward gives the exact gradients of A and B.
+    """y = x Wᵀ with W = base + scale·B·A already merged, for one or several adapted layers of one input.
 
-    Forward uses the same merged weight as generation, so trained and generated log-probs agree.
+    The layers' weights are rows of one matrix, their A's rows of another; only B is a list. Forward uses the same
+    merged weight as generation, so trained and generated log-probs agree; backward gives the exact gradients of A, B.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, weight, a, b)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: float, a: Tensor, *b: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, a, *b)
         ctx.scale = scale
         return F.linear(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
-        x, weight, a, b = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, *b = ctx.saved_tensors
         grad_2d, x_2d = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        grad_low = grad_2d @ b.to(grad.dtype)
+        grads = grad_2d.split([part.shape[0] for part in b], dim=1)
+        low = x_2d @ a.to(x.dtype).t()
+        grad_b, grad_low, at = [], torch.empty_like(low), 0
+        for part, grad_part in zip(b, grads, strict=True):
+            span = slice(at, at := at + part.shape[1])
+            torch.mm(grad_part, part.to(grad.dtype), out=grad_low[:, span])
+            grad_b.append((grad_part.t() @ low[:, span]).float().mul_(ctx.scale))
         grad_a = (grad_low.t() @ x_2d).float().mul_(ctx.scale)
-        grad_b = (grad_2d.t() @ (x_2d @ a.to(x.dtype).t())).float().mul_(ctx.scale)
         grad_x = (grad_2d @ weight).view_as(x) if ctx.needs_input_grad[0] else None
-        return grad_x, None, grad_a, grad_b, None
+        return grad_x, None, None, grad_a, *grad_b
 
 
 class LoraLinear(nn.Module):
@@ -59,7 +66,7 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return F.linear(x, self.weight, self.bias)
-        y = _LoraLinear.apply(x, self.weight, self.lora_a, self.lora_b, self.scale)
+        y = _LoraLinear.apply(x, self.weight, self.scale, self.lora_a, self.lora_b)
         return y if self.bias is None else y + self.bias
 
     @torch.no_grad()
@@ -71,6 +78,38 @@ class LoraLinear(nn.Module):
             torch.addmm(self.base, self.lora_b, self.lora_a, alpha=self.scale, out=self.weight)
         else:
             self.weight.copy_(torch.addmm(self.base, self.lora_b, self.lora_a, alpha=self.scale))
+
+
+class LoraGroup:
+    """Adapted layers that read the same input, as one matrix product.
+
+    The layers stay what they are (names, parameters, merging); their merged weights become rows of one matrix.
+    """
+
+    def __init__(self, parts: Sequence[LoraLinear]) -> None:
+        self._parts = parts
+        self._sizes = [part.weight.shape[0] for part in parts]
+        self._weight = torch.cat([part.weight for part in parts])
+        for part, rows in zip(parts, self._weight.split(self._sizes), strict=True):
+            part.weight = rows
+        biases = [part.bias for part in parts]
+        self._bias = torch.cat(biases) if all(bias is not None for bias in biases) else None
+
+    @classmethod
+    def of(cls, *parts: nn.Module) -> LoraGroup | None:
+        """A group of `parts`, or None unless all are adapted and agree on having a bias."""
+        lora = [part for part in parts if isinstance(part, LoraLinear)]
+        same_bias = len({part.bias is None for part in lora}) == 1
+        return cls(lora) if len(lora) == len(parts) and same_bias else None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each layer gives for x, in order."""
+        if not torch.is_grad_enabled():
+            return F.linear(x, self._weight, self._bias).split(self._sizes, dim=-1)
+        a = torch.cat([part.lora_a for part in self._parts])
+        b = [part.lora_b for part in self._parts]
+        y = _LoraLinear.apply(x, self._weight, self._parts[0].scale, a, *b)
+        return (y if self._bias is None else y + self._bias).split(self._sizes, dim=-1)
 
 
 class _RmsNorm(Function):
@@ -162,18 +201,26 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return _Rope.apply(x, cos, sin) if torch.is_grad_enabled() else _rotate(x, cos, sin)
 
 
+_KEPT_LOGITS = 64 << 20
+"""Logits kept for backward instead of computed again: up to 256 MB in float32."""
+
+
 class _TokenLogProbs(Function):
-    """Log-probs of chosen tokens without keeping [tokens × vocabulary] logits: chunks, recomputed in backward."""
+    """Log-probs of chosen tokens, in chunks; large passes compute their logits again in backward to save memory."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor, chunk: int) -> Tensor:
         log_z = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         picked = torch.empty(where.shape[0], dtype=torch.float32, device=hidden.device)
+        keep = hidden.shape[0] * head.shape[0] <= _KEPT_LOGITS and ctx.needs_input_grad[0]
+        ctx.logits = []
         for start in range(0, hidden.shape[0], chunk):
             logits = F.linear(hidden[start : start + chunk], head).float()
             log_z[start : start + chunk] = torch.logsumexp(logits, -1)
             here = _terms_of(where, start, chunk)
             picked[here] = logits[where[here] - start, targets[here]]
+            if keep:
+                ctx.logits.append(logits)
         ctx.save_for_backward(hidden, head, where, targets, log_z)
         ctx.chunk = chunk
         return picked - log_z[where]
@@ -184,9 +231,9 @@ class _TokenLogProbs(Function):
         total = torch.zeros_like(log_z).index_add_(0, where, grad)
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for start in range(0, hidden.shape[0], ctx.chunk):
+        for index, start in enumerate(range(0, hidden.shape[0], ctx.chunk)):
             part = slice(start, start + ctx.chunk)
-            logits = F.linear(hidden[part], head).float()
+            logits = ctx.logits[index] if ctx.logits else F.linear(hidden[part], head).float()
             grad_logits = logits.sub_(log_z[part, None]).exp_().mul_(-total[part, None])
             here = _terms_of(where, start, ctx.chunk)
             grad_logits.index_put_((where[here] - start, targets[here]), grad[here], accumulate=True)
@@ -194,6 +241,7 @@ class _TokenLogProbs(Function):
             torch.mm(grad_logits, head, out=grad_hidden[part])
             if grad_head is not None:
                 grad_head.addmm_(grad_logits.t().float(), hidden[part].float())
+        ctx.logits = []
         return grad_hidden, None if grad_head is None else grad_head.to(head.dtype), None, None, None
 
 

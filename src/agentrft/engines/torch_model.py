@@ -228,6 +228,10 @@ def _add_adapters(network: Any, lora: LoraSpec, dtype: torch.dtype, seed: int) -
             if isinstance(child, nn.Linear) and child is not head:
                 adapted = layers.LoraLinear(child, rank=lora.rank, alpha=lora.alpha, dtype=dtype, generator=generator)
                 setattr(parent, name, adapted)
+    for module in network.modules():
+        if "inputs" in module.__dict__:
+            names = ("q_proj", "k_proj", "v_proj") if hasattr(module, "q_proj") else ("gate_proj", "up_proj")
+            module.inputs = layers.LoraGroup.of(*(getattr(module, name) for name in names))
 
 
 def _swap_parts(network: Any) -> None:
@@ -259,9 +263,11 @@ def _fused_norm(norm: Any) -> nn.Module | None:
 
 def _fuse_mlp(mlp: Any) -> None:
     original = mlp.forward
+    mlp.inputs = None
 
     def forward(x: Tensor) -> Tensor:
-        return mlp.down_proj(layers.swiglu(mlp.gate_proj(x), mlp.up_proj(x)))
+        gate, up = mlp.inputs(x) if mlp.inputs is not None else (mlp.gate_proj(x), mlp.up_proj(x))
+        return mlp.down_proj(layers.swiglu(gate, up))
 
     x = torch.linspace(-1.0, 1.0, 2 * mlp.gate_proj.in_features).view(1, 2, -1)
     with torch.no_grad():
@@ -272,6 +278,7 @@ def _fuse_mlp(mlp: Any) -> None:
 def _fuse_attention(module: Any) -> None:
     """Replace an attention forward by one that stays in [N, heads, D], when both give the same."""
     original = module.forward
+    module.inputs = None
     has_norms = getattr(module, "q_norm", None) is not None and getattr(module, "k_norm", None) is not None
     width = module.head_dim
     asked: list[tuple[float, int | None]] = []
@@ -285,7 +292,10 @@ def _fuse_attention(module: Any) -> None:
     ) -> tuple[Tensor, None]:
         x = hidden_states[0]
         cos, sin = (table[0, :, None, : width // 2] for table in position_embeddings)
-        q, k, v = (part(x).view(x.shape[0], -1, width) for part in (module.q_proj, module.k_proj, module.v_proj))
+        parts = (
+            module.inputs(x) if module.inputs is not None else (module.q_proj(x), module.k_proj(x), module.v_proj(x))
+        )
+        q, k, v = (part.view(x.shape[0], -1, width) for part in parts)
         if has_norms:
             q, k = module.q_norm(q), module.k_norm(k)
         q, k = layers.rope(q, cos, sin), layers.rope(k, cos, sin)

@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
+from agentrft.data.rows import read_demonstrations, read_items
+from agentrft.graders import build_grader
+from agentrft.graders.sample import sample_object
 from agentrft.jobs.check import check_job
 from agentrft.jobs.load import load_job
+from agentrft.types import Sample
 
 TASKS = {
     # task: splits with their sizes, demonstrations, (mean reward, mean calls) of the demonstrations
@@ -100,6 +104,25 @@ async def test_demonstrations_replay_and_are_valid_but_mediocre(task: Any) -> No
     assert statistics.mean(counts) == pytest.approx(n_calls, abs=0.15)
     assert min(rewards) >= 0.5  # every demonstration is right
     assert max(counts) < task.job["agent"]["limits"]["max_turns"]
+
+
+async def test_the_grader_process_gives_the_same_number(task: Any) -> None:
+    spec, base_dir = load_job(task.folder / "job.yaml")
+    assert spec.method.reinforcement is not None
+    demonstration = next(iter(read_demonstrations(task.folder / "data" / "demonstrations.jsonl")))
+    item = next(item for item in read_items(task.folder / "data" / "train.jsonl") if item.id == demonstration.id)
+    n_calls = sum(len(message.tool_calls) for message in demonstration.messages)
+    sample = Sample(
+        output_text=demonstration.messages[-1].content or "", messages=demonstration.messages, n_calls=n_calls
+    )
+    grader = build_grader(spec.method.reinforcement.grader, base_dir)
+    try:
+        grade = await grader.grade(sample, item, "trace_1")
+    finally:
+        await grader.close()
+    assert grade.value == pytest.approx(task.grade(sample_object(sample), dict(item.fields))), grade.reason
+    assert grade.value is not None
+    assert 0.5 < grade.value <= 1
 
 
 AUDIT = [

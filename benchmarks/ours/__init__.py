@@ -1,0 +1,1 @@
+"""Workers that run our engine; the counterparts of `peers`."""

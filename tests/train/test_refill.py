@@ -1,6 +1,6 @@
 import pytest
 
-from agentrft.errors import UserError
+from agentrft.errors import BoundaryError, UserError
 from agentrft.testing import ScriptedGrader
 from agentrft.train.journal import Journal
 from agentrft.train.order import step_seats
@@ -82,6 +82,25 @@ def test_more_fails_the_job_with_up_to_five_distinct_tracebacks():
     assert "raised on 14 of 15 episodes; expected at most 20%" in error.message
     assert [f"Error {i}" in error.message for i in range(7)] == [True] * 5 + [False] * 2
     assert "(2 further kinds)" in error.message
+
+
+async def test_ungraded_episodes_are_not_journaled_so_that_a_resume_tries_them_again(peek, rft_plan, log, journal):
+    def grade(sample, item):
+        return Grade(value=None, reason="judge timed out") if item.id == "row-0" else peek.reward(sample, item)
+
+    plan = rft_plan(batch_size=12, oversample=1.0)
+    draw = await draw_groups(plan, 1, peek.agent(peek.learner()), ScriptedGrader(grade), journal, log)
+    graded = [e.id for one in draw.played if one.seat.item.id != "row-0" for e in one.group.episodes]
+    assert len(graded) == 11 * 4
+    assert journal.finished.keys() == set(graded)
+
+
+async def test_when_every_episode_fails_the_job_stops(peek, rft_plan, log, journal):
+    learner = peek.learner()
+    await learner.generator.close()
+    with pytest.raises(BoundaryError, match="all 12 episodes of a round failed, the first with: engine: closed"):
+        await draw_groups(rft_plan(), 1, peek.agent(learner), peek.grader, journal, log)
+    assert journal.finished == {}
 
 
 async def test_a_broken_grader_stops_a_step_before_anything_is_trained_on(peek, rft_plan, log, journal):

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from agentrft.errors import UserError
 from agentrft.store.sql_store import SqlStore
 from agentrft.testing import ScriptedGrader, ScriptedLearner, ScriptedTools
 from agentrft.train import RunLog, TrainResult, rft
 from agentrft.train.metrics import without_timing
+from agentrft.types import Grade
 
 
 class Killed(BaseException):
@@ -116,6 +118,24 @@ async def test_stopped_and_resumed_it_ends_the_same(peek, rft_plan, store, log, 
         again, learner, peek.agent(learner), peek.grader, log, should_stop=lambda: next(asked, "Ctrl-C")
     )
     assert (stopped.stopped, stopped.last.step) == ("Ctrl-C", stop_after)
+    assert outcome(*await live(peek, again, store, Fuse(-1)), store) == expected
+
+
+async def test_a_mended_grader_goes_on_where_the_broken_one_failed(peek, rft_plan, store, log, tmp_path):
+    plan = rft_plan(learning_rate=8.0, steps=3)
+    expected = outcome(*await live(peek, plan, store, Fuse(-1)), store)
+
+    graded = iter(range(10_000))
+
+    def breaks(sample, item):
+        if next(graded) > 40:
+            return Grade(value=None, reason="raised", traceback="KeyError: 'colour'")
+        return peek.reward(sample, item)
+
+    again = rft_plan(learning_rate=8.0, steps=3, folder=tmp_path / "mended")
+    learner = peek.warm(peek.learner())
+    with pytest.raises(UserError, match="KeyError: 'colour'"):
+        await rft.train(again, learner, peek.agent(learner), ScriptedGrader(breaks), log)
     assert outcome(*await live(peek, again, store, Fuse(-1)), store) == expected
 
 

@@ -70,6 +70,7 @@ async def run_episode(item: Item, key: EpisodeKey, agent: Agent, *, order: tuple
 async def _converse(
     course: _Course, dialogue: Dialogue, session: ToolSession, limits: Limits, key: EpisodeKey
 ) -> StopReason:
+    """Reply, run its calls, append the results; again, until something ends it."""
     turn = malformed_in_a_row = 0
     while True:
         start = dialogue.position

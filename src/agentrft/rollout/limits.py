@@ -26,9 +26,11 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
-            if value is None or value > 0 or (value == 0 and limit.name == "max_malformed"):
+            may_be_zero = limit.name == "max_malformed"
+            if value is None or value > 0 or (value == 0 and may_be_zero):
                 continue
-            raise UserError(f"{limit.name} is {value}; expected more than 0.", param=f"agent.limits.{limit.name}")
+            expected = "0 or more" if may_be_zero else "more than 0"
+            raise UserError(f"{limit.name} is {value}; expected {expected}.", param=f"agent.limits.{limit.name}")
 
     def cut_by(self, reply_tokens: int) -> StopReason:
         """Which limit cut a reply of that length off."""

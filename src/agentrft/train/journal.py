@@ -1,4 +1,4 @@
-"""Finished, graded episodes on disk before they are used, so that a killed job replays them instead of losing them."""
+"""Graded episodes on disk before they are used, so that a killed job replays them instead of losing them."""
 
 from __future__ import annotations
 

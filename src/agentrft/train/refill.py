@@ -1,11 +1,11 @@
-"""The groups of one optimiser step: play, drop what teaches nothing, replace it, stop when the grader is broken."""
+"""The groups of one optimiser step: play, drop what teaches nothing, replace it, stop when a part is broken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agentrft.errors import UserError
+from agentrft.errors import BoundaryError, UserError
 from agentrft.protocols import Grader
 from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
 from agentrft.train.journal import Journal
@@ -13,7 +13,7 @@ from agentrft.train.log import EpisodeDone, RunLog
 from agentrft.train.metrics import has_signal
 from agentrft.train.order import step_seats
 from agentrft.train.plan import RftPlan
-from agentrft.types import Grade, Group
+from agentrft.types import Grade, Group, StopReason
 
 MAX_EXCEPTION_FRAC = 0.2
 """Of a step's grades: above it the grader is broken rather than surprised, and the job fails."""
@@ -46,8 +46,9 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
 
     Plays `batch_size` groups, then as many more as lacked signal, until `batch_size` groups have it or `oversample`
     times `batch_size` were played. Each round waits for the whole one before it, so which items are played never
-    depends on who finishes first. Episodes in the journal are reused; new ones are in it, and on disk, on return.
-    Raises UserError (`grader_failing`) when the grader's own code raises too often.
+    depends on who finishes first. Episodes in the journal are reused; newly graded ones are in it, on disk, on return.
+    Raises UserError (`grader_failing`) when the grader's own code raises too often, BoundaryError when a whole round
+    of episodes failed.
     """
     started = agent.clock.monotonic()
     seats = step_seats(
@@ -67,12 +68,15 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
         meter.plan(len(round_seats) * plan.group_size)
 
         def on_graded(graded: GradedEpisode) -> None:
-            journal.add(graded)
+            # Without a grade it is played again on resume: what failed may have been mended by then.
+            if graded.grade.value is not None:
+                journal.add(graded)
             meter.count(graded)
 
         groups = await run_groups(rollout, agent, grader, finished=journal.finished, on_graded=on_graded)
         played += [Played(seat=seat, group=group) for seat, group in zip(round_seats, groups, strict=True)]
         check_grader(grade for one in played for grade in one.group.grades)
+        check_faults(groups)
     journal.sync()
     return Draw(played=played, wall_s=agent.clock.monotonic() - started)
 
@@ -88,11 +92,21 @@ def check_grader(grades: Iterable[Grade]) -> None:
     more = f"\n\n({len(distinct) - _TRACEBACKS_SHOWN} further kinds)" if len(distinct) > _TRACEBACKS_SHOWN else ""
     raise UserError(
         f"The grader raised on {len(tracebacks)} of {len(listed)} episodes; expected at most "
-        f"{MAX_EXCEPTION_FRAC:.0%}. Mend it, then resume the job; training has used none of these episodes.\n\n"
+        f"{MAX_EXCEPTION_FRAC:.0%}. Mend it and run the job again; training has used none of these episodes.\n\n"
         f"{shown}{more}",
         param="method.reinforcement.grader",
         code="grader_failing",
     )
+
+
+def check_faults(groups: Sequence[Group]) -> None:
+    """Raise BoundaryError when every episode of `groups` is a fault: the engine or the tools are down, not unlucky."""
+    episodes = [episode for group in groups for episode in group.episodes]
+    if all(episode.stop_reason is StopReason.FAULT for episode in episodes):
+        raise BoundaryError(
+            f"all {len(episodes)} episodes of a round failed, the first with: {episodes[0].fault}. Nothing was trained "
+            "on them; mend what failed, then resume the job"
+        )
 
 
 class _Meter:

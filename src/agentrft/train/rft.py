@@ -39,7 +39,8 @@ async def train(
 
     The agent's actor must play with the learner's current weights. The starting weights are validated and saved as
     step 0, so the result is never worse on validation than what training began with.
-    Raises UserError when the grader keeps failing (`grader_failing`) or nothing can be graded (`nothing_graded`).
+    Raises UserError when the grader keeps failing (`grader_failing`) or nothing can be graded (`nothing_graded`), and
+    BoundaryError when the engine, the tools or the disk are down: call it again, with the same folder, to go on.
     """
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints)
     with Journal(plan.folder / "journal.jsonl", job_id=log.job_id) as journal:

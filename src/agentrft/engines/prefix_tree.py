@@ -180,9 +180,12 @@ def micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
 
     A unit larger than `max_tokens` gets a micro-batch of its own; nothing is ever cut.
     """
+    group_of: dict[str, str] = {}
     by_group: dict[str, dict[str, list[int]]] = {}
     for index, row in enumerate(rows):
-        by_group.setdefault(row.group, {}).setdefault(row.unit, []).append(index)
+        # A unit whose rows name several groups goes with its first row's.
+        group = group_of.setdefault(row.unit, row.group)
+        by_group.setdefault(group, {}).setdefault(row.unit, []).append(index)
     batches: list[list[int]] = []
     current: list[int] = []
     size = 0

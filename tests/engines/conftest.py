@@ -1,0 +1,51 @@
+"""Tiny models of every family, and engines over them that are closed when their test ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These models are so small that a second thread costs more than it brings."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny("llama"): the folder of a random-weight model of that family, made once."""
+    from oracle import save_tiny_model
+
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            made[family] = save_tiny_model(family, tmp_path_factory.mktemp("tiny") / family)
+        return made[family]
+
+    return make
+
+
+@pytest.fixture
+async def load(tiny: Callable[[str], Path]) -> AsyncIterator[Callable[..., Any]]:
+    """load("llama", lora=LoraSpec(…), …): a TorchEngine on the CPU, closed after the test."""
+    from agentrft.engines.torch_engine import TorchEngine
+
+    engines: list[TorchEngine] = []
+
+    def start(model: str | Path, **options: Any) -> TorchEngine:
+        folder = tiny(model) if isinstance(model, str) else model
+        engines.append(TorchEngine.load(folder, **{"dtype": "float32", "device": "cpu", **options}))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        await engine.close()

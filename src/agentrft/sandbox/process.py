@@ -67,11 +67,13 @@ class Program:
 class ForkServer:
     """Runs programs, at most `max_children` at once. Starts its worker at the first call, and anew when it died.
 
-    Belongs to the event loop of its first call. `close()` may be called twice.
+    May serve one event loop after another, not two at once. `close()` may be called twice.
     """
 
     def __init__(self, *, max_children: int | None = None, memory_bytes: int = 2_000_000_000) -> None:
-        self._slots = asyncio.Semaphore(max_children or max(2, os.cpu_count() or 2))
+        self._max_children = max_children or max(2, os.cpu_count() or 2)
+        self._slots = asyncio.Semaphore(self._max_children)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._memory_bytes = memory_bytes
         self._worker: _Worker | None = None
         self._ids = itertools.count()
@@ -90,6 +92,9 @@ class ForkServer:
             "arguments": list(arguments),
         }
         payload = json.dumps(request).encode()
+        if self._loop is not asyncio.get_running_loop():
+            self._loop = asyncio.get_running_loop()
+            self._slots = asyncio.Semaphore(self._max_children)
         async with self._slots:
             if self._closed:
                 raise SandboxFault("the sandbox is closed")
@@ -164,8 +169,8 @@ class _Worker:
         self.alive = False
         self._kill()
         self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reader
+        if not self._reader.done():
+            await asyncio.wait([self._reader])
         self._socket.close()
         await asyncio.to_thread(self._process.wait)
 

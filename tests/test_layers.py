@@ -12,14 +12,14 @@ SRC = Path(__file__).parents[1] / "src" / "agentrft"
 
 HEAVY = {
     "torch": ("losses/", "engines/torch_"),
-    "safetensors": ("losses/", "engines/", "train/checkpoint"),
+    "safetensors": ("engines/",),
     "transformers": ("engines/",),
     "peft": ("engines/",),
     "gguf": ("engines/",),
 }
 """Package → the parts of `src/agentrft` that may import it. Everything else runs on the base install."""
 
-TORCH_FREE = ("losses/spec.py", "losses/__init__.py")
+TORCH_FREE = ("losses/spec.py",)
 """Presets and their options are validated without torch."""
 
 PIECES = ("data", "chat", "tools", "graders", "credit", "detectors", "store", "report")
@@ -43,7 +43,7 @@ def misplaced(name: str, text: str) -> list[str]:
         package = module.split(".")[0]
         if package in HEAVY and not name.startswith(HEAVY[package]):
             found.append(package)
-        if package == "torch" and name == "losses/spec.py":
+        if package == "torch" and name in TORCH_FREE:
             found.append(package)
         if module.startswith("agentrft.losses") and name.startswith(tuple(f"{piece}/" for piece in PIECES)):
             found.append("agentrft.losses")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from agentrft.engines.models import resolve
 from agentrft.engines.torch_engine import LoraSpec, TorchEngine
-from agentrft.engines.torch_learner import TorchLearner
+from agentrft.engines.torch_learner import LearnerSettings, TorchLearner
 from agentrft.engines.torch_model import TorchModel
 from agentrft.losses.spec import PolicyGradientLoss
 from agentrft.types import Row
@@ -92,9 +92,8 @@ async def best_arm(model: TorchModel, executor: ThreadPoolExecutor, group: Group
     rows = group_rows(group, vocabulary=model.vocabulary, shared=packed)
     for members in sorted({max(group.members // 4, 1), max(group.members // 2, 1), group.members}):
         tokens = group.prompt + members * group.suffix if packed else members * (group.prompt + group.suffix)
-        learner = TorchLearner(
-            model, executor, on_update=lambda: None, micro_batch_tokens=tokens, share_prefixes=packed
-        )
+        settings = LearnerSettings(micro_batch_tokens=tokens, share_prefixes=packed)
+        learner = TorchLearner(model, executor, settings, on_update=lambda: None)
         arms.append(Arm(name, learner, rows, tokens))
     await arms[-1].time()
     timed = [(await arm.time(), arm) for arm in arms]

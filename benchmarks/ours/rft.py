@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrft.engines.torch_engine import LoraSpec, TorchEngine
+from agentrft.engines.torch_engine import LearnerSettings, LoraSpec, TorchEngine
 from agentrft.losses.spec import PolicyGradientLoss
 from agentrft.protocols import GenerateRequest, Generator
 from agentrft.types import Row
@@ -142,7 +142,7 @@ def main() -> None:
         lora=LoraSpec(rank=16, alpha=32),
         dtype=options.dtype,
         exact=options.exact,
-        micro_batch_tokens=options.micro_batch_tokens,
+        learner=LearnerSettings(micro_batch_tokens=options.micro_batch_tokens),
     )
     stepper = Stepper(engine, options)
     pipe.reply({"ready": True, "dtype": engine.dtype})

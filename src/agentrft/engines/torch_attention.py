@@ -78,9 +78,19 @@ def piece_forward(
 
 
 def _piece_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *, scale: float, causal: bool, seen: Any
+    qkv: tuple[Tensor, Tensor, Tensor],
+    merged: tuple[Tensor, Tensor, Tensor],
+    *,
+    scale: float,
+    causal: bool,
+    seen: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of one piece given the merged out and lse: dq as q4, dk and dv summed over repeats, [kv, L, D]."""
+    """Gradients of one piece: dq as q4, dk and dv summed over repeats, [kv, L, D].
+
+    `merged` are, for the piece's queries: the gradient of the whole output, that output, and its log-sum-exp.
+    """
+    q, k, v = qkv
+    grad, out, lse = merged
     q4 = heads_first(q, k.shape[1])
     k4, v4 = _expand(k, q4.shape[1]), _expand(v, q4.shape[1])
     if q.device.type == "cpu" and seen is None:
@@ -144,18 +154,15 @@ class _ForestAttention(Function):
         dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (q, k, v))
         dq4, out4, grad4 = (heads_first(x, kv_heads) for x in (dq, out, grad))
         for p, seen in zip(ctx.pieces, ctx.seen, strict=True):
+            rows = slice(p.q0, p.q1)
             part_q, part_k, part_v = _piece_backward(
-                grad4[:, :, p.q0 : p.q1],
-                q[p.q0 : p.q1],
-                k[p.k0 : p.k1],
-                v[p.k0 : p.k1],
-                out4[:, :, p.q0 : p.q1],
-                lse[:, :, p.q0 : p.q1],
+                (q[rows], k[p.k0 : p.k1], v[p.k0 : p.k1]),
+                (grad4[:, :, rows], out4[:, :, rows], lse[:, :, rows]),
                 scale=ctx.scale,
                 causal=p.causal,
                 seen=seen,
             )
-            dq4[:, :, p.q0 : p.q1] += part_q
+            dq4[:, :, rows] += part_q
             dk[p.k0 : p.k1] += part_k.transpose(0, 1)
             dv[p.k0 : p.k1] += part_v.transpose(0, 1)
         return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None, None

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+_CAPACITY_STEP = 64
+"""Tokens by which slots grow; doubling would leave half of a large cache empty."""
+
 
 @dataclass(slots=True, eq=False)
 class Block:
@@ -215,7 +218,7 @@ class KvCache:
         """
         if tokens <= self.capacity:
             return len(active)
-        capacity = max(tokens, self.capacity * 2)
+        capacity = -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
         affordable = self._max_bytes // (capacity * self._token_bytes)
         if self.n_slots <= affordable:
             self._resize(self.n_slots, capacity)

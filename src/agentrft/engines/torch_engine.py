@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from agentrft.engines import torch_exact
-from agentrft.engines.torch_generator import TorchGenerator
-from agentrft.engines.torch_learner import TorchLearner
+from agentrft.engines.torch_generator import GeneratorSettings, TorchGenerator
+from agentrft.engines.torch_learner import LearnerSettings, TorchLearner
 from agentrft.engines.torch_model import DtypeName, LoraSpec, TorchModel, load_model
 from agentrft.engines.torch_pass import CachedAttention
 from agentrft.errors import UserError
 
-__all__ = ["LoraSpec", "TorchEngine"]
+__all__ = ["GeneratorSettings", "LearnerSettings", "LoraSpec", "TorchEngine"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -45,44 +45,28 @@ class TorchEngine:
         device: str = "auto",
         exact: bool = False,
         seed: int = 0,
-        max_grad_norm: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.0,
-        micro_batch_tokens: int = 1024,
-        share_prefixes: bool = True,
-        max_sequences: int = 128,
-        max_cache_bytes: int = 4 << 30,
+        learner: LearnerSettings | None = None,
+        generator: GeneratorSettings | None = None,
     ) -> TorchEngine:
-        """Load a model folder; `lora` None trains all weights. See TorchLearner and TorchGenerator for the rest.
+        """Load a model folder; `lora` None trains all weights.
 
         Raises UserError for unsupported architectures, and for `exact` where it cannot be honoured.
         """
         _keep_freed_memory()
-        model = load_model(
-            folder, lora=lora, dtype=dtype, device="cpu" if exact and device == "auto" else device, seed=seed
-        )
+        where = "cpu" if exact and device == "auto" else device
+        model = load_model(folder, lora=lora, dtype=dtype, device=where, seed=seed)
         if exact:
             _prepare_exact(model)
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        generator = TorchGenerator(
+        generates = TorchGenerator(
             model,
             executor,
-            max_sequences=max_sequences,
-            max_cache_bytes=max_cache_bytes,
+            generator or GeneratorSettings(),
             attention=torch_exact.ExactAttention if exact else CachedAttention,
             row_multiple=torch_exact.ROWS if exact else 1,
         )
-        learner = TorchLearner(
-            model,
-            executor,
-            on_update=generator.forget,
-            max_grad_norm=max_grad_norm,
-            betas=betas,
-            weight_decay=weight_decay,
-            micro_batch_tokens=micro_batch_tokens,
-            share_prefixes=share_prefixes,
-        )
-        return cls(model, generator, learner, executor)
+        learns = TorchLearner(model, executor, learner or LearnerSettings(), on_update=generates.forget)
+        return cls(model, generates, learns, executor)
 
     @property
     def device(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
+import psutil
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -48,6 +49,18 @@ class _Sequence:
         return len(self.tokens) - len(self.request.tokens)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorSettings:
+    """How much a generator does at once."""
+
+    max_sequences: int = 128
+    """Requests that decode together; more wait."""
+    max_pass_tokens: int = 2048
+    """About how many rows one forward pass feeds."""
+    max_cache_bytes: int = field(default_factory=lambda: psutil.virtual_memory().total // 8)
+    """Keys and values; the oldest unused are evicted, and computed again when they are needed."""
+
+
 class TorchGenerator:
     """Implements `protocols.Generator` on one TorchModel; every pass runs on the engine's thread."""
 
@@ -55,18 +68,15 @@ class TorchGenerator:
         self,
         model: TorchModel,
         executor: Executor,
+        settings: GeneratorSettings,
         *,
-        max_sequences: int = 128,
-        max_pass_tokens: int = 2048,
-        max_cache_bytes: int = 4 << 30,
         attention: AttentionOf = CachedAttention,
         row_multiple: int = 1,
     ) -> None:
-        """`max_sequences` decode together; more wait. `attention` and `row_multiple` are how exact mode differs."""
+        """`attention` and `row_multiple` are how exact mode differs."""
         self._model = model
         self._executor = executor
-        self._max_sequences = max_sequences
-        self._max_pass_tokens = max_pass_tokens
+        self._settings = settings
         self._attention = attention
         self._row_multiple = row_multiple
         self._cache = KvCache(
@@ -74,7 +84,7 @@ class TorchGenerator:
             kv_shape=model.kv_shape,
             dtype=model.dtype,
             device=model.device,
-            max_bytes=max_cache_bytes,
+            max_bytes=settings.max_cache_bytes,
         )
         self._incoming: deque[_Sequence] = deque()
         self._waiting: list[_Sequence] = []
@@ -178,7 +188,7 @@ class TorchGenerator:
         """Admit what fits, run one pass, draw a token for every sequence whose context is complete."""
         self._admit()
         feeds = {id(s.tail): s for s in self._active}
-        layout = lay_out([self._feed(s) for s in self._active], self._max_pass_tokens)
+        layout = lay_out([self._feed(s) for s in self._active], self._settings.max_pass_tokens)
         if not layout.ids:
             return []
         hidden = self._forward(layout)
@@ -283,9 +293,9 @@ class TorchGenerator:
         """Give slots to new sequences and put their common prefixes into blocks."""
         seated: list[_Sequence] = []
         for sequence in sequences:
-            if len(self._active) + len(seated) >= self._max_sequences:
+            if len(self._active) + len(seated) >= self._settings.max_sequences:
                 break
-            slot = self._cache.take_slot(self._max_sequences)
+            slot = self._cache.take_slot(self._settings.max_sequences)
             if slot is None:
                 break
             sequence.tail = Tail(slot=slot, block=None, shared=0, tokens=[])

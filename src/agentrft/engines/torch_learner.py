@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,36 +26,38 @@ from agentrft.types import Row
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSettings:
+    """How a learner updates."""
+
+    max_grad_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    micro_batch_tokens: int = 1024
+    """Unique tokens of one pass: bounds memory, never changes the gradient."""
+    share_prefixes: bool = True
+    """Off computes each row on its own: the comparison that benchmarks need."""
+
+
 class TorchLearner:
     """Implements `protocols.Learner` on one TorchModel; all work runs on the engine's thread."""
 
     def __init__(
-        self,
-        model: TorchModel,
-        executor: Executor,
-        *,
-        on_update: Callable[[], None],
-        max_grad_norm: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.0,
-        micro_batch_tokens: int = 1024,
-        share_prefixes: bool = True,
+        self, model: TorchModel, executor: Executor, settings: LearnerSettings, *, on_update: Callable[[], None]
     ) -> None:
-        """`on_update` runs on the engine's thread after weights change (generators drop their KV).
-
-        `micro_batch_tokens` bounds the unique tokens of one pass (memory; never the gradient). `share_prefixes` off
-        computes each row on its own: the comparison that benchmarks need.
-        """
+        """`on_update` runs on the engine's thread after weights change (generators drop their KV)."""
         self._model = model
         self._executor = executor
         self._on_update = on_update
-        self._max_grad_norm = max_grad_norm
-        self._micro_batch_tokens = micro_batch_tokens
-        self._share = share_prefixes
+        self._settings = settings
         self._parameters = model.parameters()
         self._masters = {name: torch_weights.master_of(p) for name, p in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(
-            list(self._masters.values()), lr=0.0, betas=betas, weight_decay=weight_decay, foreach=False
+            list(self._masters.values()),
+            lr=0.0,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            foreach=False,
         )
 
     @property
@@ -91,12 +94,12 @@ class TorchLearner:
     def _forward_backward(self, rows: Sequence[Row], loss: Any) -> BackwardReport:
         start = time.perf_counter()
         self._check(rows)
-        batches = micro_batches(rows, self._micro_batch_tokens)
+        batches = micro_batches(rows, self._settings.micro_batch_tokens)
         out = [[0.0] * len(row.ids) for row in rows]
         total, unique, sums = 0.0, 0, {"tokens": 0.0}
         for batch in batches:
             part = [rows[i] for i in batch]
-            forest = lay_out(part, share=self._share)
+            forest = lay_out(part, share=self._settings.share_prefixes)
             unique += len(forest.ids)
             if len(forest.targets) == 0:
                 continue
@@ -133,7 +136,7 @@ class TorchLearner:
 
     def _optim_step(self, lr: float) -> OptimReport:
         masters = list(self._masters.values())
-        norm = torch.nn.utils.clip_grad_norm_(masters, self._max_grad_norm, foreach=False)
+        norm = torch.nn.utils.clip_grad_norm_(masters, self._settings.max_grad_norm, foreach=False)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
@@ -155,8 +158,8 @@ class TorchLearner:
             self._model.merge(adapter=False)
         try:
             with torch.no_grad():
-                for batch in micro_batches(rows, self._micro_batch_tokens):
-                    forest = lay_out([rows[i] for i in batch], share=self._share)
+                for batch in micro_batches(rows, self._settings.micro_batch_tokens):
+                    forest = lay_out([rows[i] for i in batch], share=self._settings.share_prefixes)
                     if len(forest.targets):
                         _scatter(out, batch, forest, self._forward(forest)[1])
         finally:

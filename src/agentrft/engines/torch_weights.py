@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from agentrft.engines.torch_model import TorchModel
@@ -74,15 +75,8 @@ def peft_config(model: TorchModel) -> dict[str, Any]:
 
 def load_weights(model: TorchModel, masters: dict[str, nn.Parameter], folder: Path) -> None:
     """Read weights that `save_weights` (or PEFT) wrote into the masters; raises UserError when they do not fit."""
-    path = folder / (MODEL if model.lora is None else ADAPTER)
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no {path.name}: expected a checkpoint of the same kind as this run "
-            f"({'full weights' if model.lora is None else 'LoRA adapter'}); point to a checkpoint folder",
-            param="model",
-            code="checkpoint_mismatch",
-        )
-    tensors = {name.removeprefix(_PEFT_PREFIX): value for name, value in load_file(path).items()}
+    path = _file(folder, MODEL if model.lora is None else ADAPTER, model)
+    tensors = {name.removeprefix(_PEFT_PREFIX): value for name, value in _read(path)[0].items()}
     missing = sorted(masters.keys() - tensors.keys())
     extra = sorted(tensors.keys() - masters.keys())
     shapes = [n for n in masters.keys() & tensors.keys() if masters[n].shape != tensors[n].shape]
@@ -100,10 +94,11 @@ def load_weights(model: TorchModel, masters: dict[str, nn.Parameter], folder: Pa
 
 
 def load(model: TorchModel, masters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Restore weights and optimiser state, bit for bit."""
+    """Restore weights and optimiser state, bit for bit, and drop any gradient under way."""
+    _file(folder, MODEL if model.lora is None else ADAPTER, model)
+    state, notes = _read(_file(folder, OPTIMIZER, model))
     load_weights(model, masters, folder)
-    path = folder / OPTIMIZER
-    state = load_file(path)
+    optimizer.zero_grad(set_to_none=True)
     optimizer.state.clear()
     for name, master in masters.items():
         found = {key: state[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in state}
@@ -111,5 +106,28 @@ def load(model: TorchModel, masters: dict[str, nn.Parameter], optimizer: torch.o
             optimizer.state[master] = {
                 key: value if key == "step" else value.to(master.device) for key, value in found.items()
             }
-    steps = [int(value) for key, value in state.items() if key.startswith("step/")]
-    model.version = max(steps, default=0)
+    model.version = int(notes["policy_version"])
+
+
+def _file(folder: Path, name: str, model: TorchModel) -> Path:
+    if not (folder / name).is_file():
+        raise UserError(
+            f"{folder} has no {name}: expected a checkpoint of the same kind as this run "
+            f"({'full weights' if model.lora is None else 'LoRA adapter'}); point to a checkpoint folder",
+            param="model",
+            code="checkpoint_mismatch",
+        )
+    return folder / name
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and notes of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); expected a whole safetensors file, use another checkpoint",
+            param="model",
+            code="checkpoint_mismatch",
+        ) from error

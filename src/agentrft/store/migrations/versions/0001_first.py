@@ -11,6 +11,12 @@ _SEQ = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 def upgrade() -> None:
     """From an empty database."""
+    _create_jobs()
+    _create_results()
+    _create_episodes()
+
+
+def _create_jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("seq", _SEQ, nullable=False),
@@ -39,6 +45,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_events_job", "events", ["job_id", "seq"])
+
+
+def _create_results() -> None:
     op.create_table(
         "metrics",
         sa.Column("job_id", sa.Text, sa.ForeignKey("jobs.id", name="fk_metrics_job_id"), nullable=False),
@@ -56,6 +65,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("job_id", "step", name="pk_checkpoints"),
     )
+
+
+def _create_episodes() -> None:
     op.create_table(
         "episodes",
         sa.Column("seq", _SEQ, nullable=False),

@@ -29,7 +29,7 @@ def tiny_config(family: str) -> Any:
     """A random-weight config of one family."""
     t = transformers
     makers = {
-        "llama": lambda: t.LlamaConfig(**SIZES),
+        "llama": lambda: t.LlamaConfig(**SIZES, tie_word_embeddings=True),
         "llama_untied": lambda: t.LlamaConfig(**SIZES, tie_word_embeddings=False),
         "qwen2": lambda: t.Qwen2Config(**SIZES),
         "qwen3": lambda: t.Qwen3Config(**SIZES, head_dim=16),
@@ -38,8 +38,9 @@ def tiny_config(family: str) -> Any:
         "gemma3": lambda: t.Gemma3TextConfig(
             **SIZES,
             head_dim=16,
+            query_pre_attn_scalar=16,
             sliding_window=WINDOW,
-            layer_types=["sliding_attention", "full_attention"] * 1 + ["sliding_attention"],
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         ),
         "phi3": lambda: t.Phi3Config(**SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2),
         "bamba": lambda: t.BambaConfig(**SIZES, mamba_d_state=8, mamba_n_heads=8, attn_layer_indices=[1]),
@@ -50,13 +51,13 @@ def tiny_config(family: str) -> Any:
 
 
 def save_tiny_model(family: str, folder: Path, seed: int = 0) -> Path:
-    """A random-weight model folder; weights are large enough that attention is not uniform."""
+    """A random-weight model folder; weights are large enough that attention is uneven and greedy text varies."""
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(tiny_config(family))
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() == 2:
-                parameter.mul_(4.0)
+                parameter.mul_(2.0 if "embed" in name else 8.0)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
@@ -89,3 +90,13 @@ def weighted_loss(model: Any, rows: Sequence[Row]) -> Tensor:
         weights = torch.tensor([c if t else 0.0 for c, t in zip(row.credit, row.trained, strict=True)])
         total = total - (weights[1:] * log_probs).sum()
     return total
+
+
+def greedy(model: Any, prompt: Sequence[int], n: int) -> tuple[int, ...]:
+    """The n likeliest tokens after `prompt` (fewer after the end token), by transformers' own generate."""
+    ids = torch.tensor([list(prompt)])
+    with torch.no_grad():
+        out = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0
+        )
+    return tuple(out[0, len(prompt) :].tolist())

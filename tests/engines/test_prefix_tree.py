@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from row_cases import CASES, row
 
 from agentrft.engines.prefix_tree import Forest, Segment, lay_out, micro_batches, needed_tokens, unique_tokens
 from agentrft.types import Row
-
-
-def row(ids: Sequence[int], trained: Sequence[int], *, unit: str = "u", group: str = "g") -> Row:
-    """A row whose tokens at the positions `trained` are trained."""
-    marks = [t in set(trained) for t in range(len(ids))]
-    zeros = [0.0] * len(ids)
-    return Row(ids=list(ids), trained=marks, log_probs=zeros, credit=zeros, unit=unit, group=group)
 
 
 def spans(forest: Forest) -> list[tuple[int, int, int]]:
@@ -107,21 +101,6 @@ def test_without_sharing_every_row_is_its_own_tree() -> None:
     forest = lay_out(rows, share=False)
     assert spans(forest) == [(0, 5, 5), (5, 10, 10)]
     check(rows, forest)
-
-
-PROMPT = list(range(1, 21))
-CASES = {
-    "one row": [row([*PROMPT, 30, 31], [20, 21])],
-    "identical rows": [row([*PROMPT, 30, 31], [20, 21])] * 4,
-    "empty suffix": [row(PROMPT, [19]), row([*PROMPT, 30, 31], [20, 21])],
-    "different suffix lengths": [row([*PROMPT, *[40 + n] * n], range(20, 20 + n)) for n in (1, 2, 7, 30)],
-    "shared trained prefix": [row([*PROMPT, 30, 31, 32, 40 + n], [20, 21, 22, 23]) for n in range(3)],
-    "one row a prefix of another": [row([*PROMPT, 30, 31], [20, 21]), row([*PROMPT, 30, 31, 32, 33], [20, 22, 23])],
-    "nothing trained in one row": [row([*PROMPT, 30], []), row([*PROMPT, 31, 32], [20, 21])],
-    "nothing trained at all": [row([*PROMPT, 30], []), row([*PROMPT, 31], [])],
-    "nothing in common": [row([n, *PROMPT], [10, 20]) for n in (50, 51, 52)],
-    "a row of one token": [row([1], [0]), row([*PROMPT, 30], [20])],
-}
 
 
 @pytest.mark.parametrize("rows", CASES.values(), ids=CASES.keys())

@@ -31,7 +31,8 @@ class _LoraLinear(Function):
         return F.linear(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         x, weight, a, *b = ctx.saved_tensors
         grad_2d, x_2d = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         grads = grad_2d.split([part.shape[0] for part in b], dim=1)
@@ -51,6 +52,10 @@ class LoraLinear(nn.Module):
 
     Source: Hu et al. 2021 (arXiv 2106.09685); initialisation as PEFT's (A Kaiming-uniform, B zero).
     """
+
+    base: Tensor
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, base: nn.Linear, *, rank: int, alpha: float, dtype: torch.dtype, generator: torch.Generator):
         super().__init__()
@@ -92,8 +97,8 @@ class LoraGroup:
         self._weight = torch.cat([part.weight for part in parts])
         for part, rows in zip(parts, self._weight.split(self._sizes), strict=True):
             part.weight = rows
-        biases = [part.bias for part in parts]
-        self._bias = torch.cat(biases) if all(bias is not None for bias in biases) else None
+        biases = [part.bias for part in parts if part.bias is not None]
+        self._bias = torch.cat(biases) if biases else None
 
     @classmethod
     def of(cls, *parts: nn.Module) -> LoraGroup | None:
@@ -122,7 +127,8 @@ class _RmsNorm(Function):
         return F.rms_norm(x, (x.shape[-1],), weight, eps)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (grad,) = grad_outputs
         x, weight = ctx.saved_tensors
         x32, grad32 = x.float(), grad.float()
         inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(ctx.eps).rsqrt_()
@@ -161,7 +167,8 @@ class _SwiGlu(Function):
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grad_outputs
         gate, up = ctx.saved_tensors
         grad_up = F.silu(gate).mul_(grad)
         grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
@@ -191,7 +198,8 @@ class _Rope(Function):
         return _rotate(x, cos, sin)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grad_outputs
         cos, sin = ctx.saved_tensors
         return _rotate(grad, cos, -sin), None, None
 
@@ -226,7 +234,8 @@ class _TokenLogProbs(Function):
         return picked - log_z[where]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        (grad,) = grad_outputs
         hidden, head, where, targets, log_z = ctx.saved_tensors
         total = torch.zeros_like(log_z).index_add_(0, where, grad)
         grad_hidden = torch.empty_like(hidden)

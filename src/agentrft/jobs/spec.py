@@ -100,7 +100,7 @@ class LimitsSpec(Document):
     max_reply_tokens: int = Field(default=256, ge=1)
     max_episode_tokens: int | None = Field(default=None, ge=16)
     """Prompt, replies and tool results together; the model's context when absent."""
-    max_time_s: float = Field(default=120.0, gt=0)
+    max_time_s: float = Field(default=600.0, gt=0)
     tool_timeout_s: float = Field(default=30.0, gt=0)
     tool_output_tokens: int = Field(default=1024, ge=16)
     """Longer tool results are cut for the model, and say so."""

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agentrft.cli.console import err, out, print_error
+from agentrft.cli.console import err, out, print_error, safe, warn
 
 
 def check(job: Path = typer.Argument(help="The job file (YAML).", metavar="JOB")) -> None:
@@ -23,10 +23,10 @@ def check(job: Path = typer.Argument(help="The job file (YAML).", metavar="JOB")
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in report.facts:
-        table.add_row(label, Text(value))
+        table.add_row(label, safe(value))
     out().print(table)
     for warning in report.warnings:
-        err().print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        warn(warning)
     for problem in report.problems:
         print_error(problem.message, param=problem.param)
     if report.problems:

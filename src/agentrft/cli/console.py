@@ -22,9 +22,19 @@ def err() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def safe(text: str, style: str = "") -> Text:
+    """Text of any origin, ready to print: no escape sequences, no markup."""
+    return Text(printable(text), style=style)
+
+
+def warn(message: str) -> None:
+    """A yellow line for people."""
+    err().print(safe(f"warning: {message}", "yellow"), soft_wrap=True)
+
+
 def note(message: str) -> None:
     """A quiet line for people."""
-    err().print(Text(printable(message), style="dim"), soft_wrap=True)
+    err().print(safe(message, "dim"), soft_wrap=True)
 
 
 def print_error(message: str, *, param: str | None = None) -> None:

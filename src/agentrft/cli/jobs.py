@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from agentrft.cli.console import out
+from agentrft.cli.console import out, safe
+from agentrft.report.wording import number
 
 app = typer.Typer(help="Stored jobs: list them, or show one.", no_args_is_help=True)
 
@@ -43,12 +44,12 @@ def list_jobs(limit: int = typer.Option(20, min=1, help="How many, newest first.
         out().print("no jobs yet; `agentrft quickstart` or `agentrft run JOB` makes one")
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, width in (("job", 15), ("what", 13), ("status", 9), ("created", 16)):
+    for name, width in (("job", 15), ("what", 13), ("status", 9), ("created", 11)):
         table.add_column(name, no_wrap=True, min_width=width)
     table.add_column("model", overflow="fold")
     for job in jobs:
         model = job.get("fine_tuned_model") or job.get("start_from") or job.get("model") or ""
-        table.add_row(job["id"][:15], job.get("kind", ""), _status(job), _when(job["created_at"]), Text(str(model)))
+        table.add_row(job["id"][:15], job.get("kind", ""), _status(job), _when(job["created_at"])[5:], safe(str(model)))
     out().print(table)
 
 
@@ -71,9 +72,10 @@ def show_job(job: str = typer.Argument(help="A job's id, or the beginning of one
     if records:
         out().print(Text("\nsome episodes (agentrft show ID)", style="bold"))
     for record in records:
-        reward = "no grade" if record.reward is None else f"reward {record.reward:.2f}"
+        reward = "no grade" if record.reward is None else f"reward {number(record.reward)}"
         place = f"{record.stage} on {record.extra.get('split', record.phase)}, step {record.episode.step}"
-        out().print(f"  {record.episode.id[:15]}  {reward}, {record.episode.n_calls} calls  ({place})")
+        calls = f"{record.episode.n_calls} call{'' if record.episode.n_calls == 1 else 's'}"
+        out().print(safe(f"  {record.episode.id[:15]}  {reward}, {calls}  ({place})"))
 
 
 def _print_header(job: Mapping[str, Any], folder: str) -> None:
@@ -82,11 +84,11 @@ def _print_header(job: Mapping[str, Any], folder: str) -> None:
     table.add_column(overflow="fold")
     table.add_row("job", job["id"])
     table.add_row("status", _status(job))
-    table.add_row("what", f"{job.get('kind')} of {job.get('start_from') or job.get('model')}")
+    table.add_row("what", safe(f"{job.get('kind')} of {job.get('start_from') or job.get('model')}"))
     if job.get("fine_tuned_model"):
-        table.add_row("result", str(job["fine_tuned_model"]))
+        table.add_row("result", safe(str(job["fine_tuned_model"])))
     if job.get("error"):
-        table.add_row("error", Text(str(job["error"].get("message", "")), style="red"))
+        table.add_row("error", safe(str(job["error"].get("message", "")), "red"))
     table.add_row("created", _when(job["created_at"]))
     table.add_row("folder", folder)
     out().print(table)
@@ -113,7 +115,7 @@ def _print_checkpoints(checkpoints: Sequence[Mapping[str, Any]]) -> None:
     if checkpoints:
         out().print(Text("\ncheckpoints", style="bold"))
     for checkpoint in checkpoints:
-        out().print(f"  step {checkpoint['step']:>4}  {checkpoint['path']}", soft_wrap=True)
+        out().print(safe(f"  step {checkpoint['step']:>4}  {checkpoint['path']}"), soft_wrap=True)
 
 
 def _print_events(events: Sequence[Mapping[str, Any]]) -> None:
@@ -121,7 +123,7 @@ def _print_events(events: Sequence[Mapping[str, Any]]) -> None:
         out().print(Text("\nlast events", style="bold"))
     for event in events[-_EVENTS_SHOWN:]:
         style = {"warn": "yellow", "error": "red"}.get(event["level"], "")
-        line = Text(f"  {_when(event['created_at'])}  ", style="dim").append(event["message"], style=style)
+        line = Text(f"  {_when(event['created_at'])}  ", style="dim").append_text(safe(event["message"], style))
         out().print(line, soft_wrap=True)
 
 

@@ -20,6 +20,7 @@ from agentrft.cli.progress import Display
 
 if TYPE_CHECKING:
     from agentrft.ladder import LadderPlan, LadderResult
+    from agentrft.report.model import Report
     from agentrft.runtime.local import Watcher
     from agentrft.store import SqlStore
 
@@ -31,30 +32,37 @@ def quickstart(
     seed: int = typer.Option(0, min=0, max=2_147_483_647, help="Of everything random."),
     minutes: float | None = typer.Option(None, min=0.1, help="Stop after a whole step in time to measure the result."),
     home: Path | None = typer.Option(None, help="Keep everything here instead of AGENTRFT_HOME.", metavar="FOLDER"),
+    again: bool = typer.Option(False, "--again", help="Climb anew although this seed's climb is complete."),
 ) -> None:
     """Train SmolLM2-135M to use tools: base model, supervised warm-up, reinforcement, each measured (minutes)."""
     from agentrft.build import require_torch
-    from agentrft.report.html import write_page
-    from agentrft.store import open_store
 
     if home is not None:
         os.environ["AGENTRFT_HOME"] = str(home.expanduser().resolve())
     require_torch()
-    plan = _plan(seed)
+    if not climb_and_tell(_plan(seed), json_file=json_file, minutes=minutes, again=again):
+        raise typer.Exit(INTERRUPTED)
+
+
+def climb_and_tell(plan: LadderPlan, *, json_file: Path | None, minutes: float | None, again: bool = False) -> bool:
+    """Climb, print the table, write the JSON file and the report; False when the user interrupted it."""
+    from agentrft.report.html import write_page
+    from agentrft.store import open_store
+
     store = open_store()
     try:
         with interruptible() as interrupt:
-            result = asyncio.run(_climb(plan, store, minutes, interrupt))
-        report = result.report(store)
-        page = write_page(report, result.folder / "report.html")
+            result = asyncio.run(_climb(plan, store, minutes, interrupt, again))
         if json_file:
             json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
-        _print(result, store, page)
+        report = result.report(store)
+        _print_figures(report)
+        page = write_page(report, result.folder / "report.html")
+        _print_pointers(result, report, page)
     finally:
         store.close()
-    if interrupt.requested:
-        raise typer.Exit(INTERRUPTED)
+    return not interrupt.requested
 
 
 def _plan(seed: int) -> LadderPlan:
@@ -69,7 +77,9 @@ def _plan(seed: int) -> LadderPlan:
     return LadderPlan(task=TASK, spec=spec, base_dir=base_dir)
 
 
-async def _climb(plan: LadderPlan, store: SqlStore, minutes: float | None, interrupt: Interrupt) -> LadderResult:
+async def _climb(
+    plan: LadderPlan, store: SqlStore, minutes: float | None, interrupt: Interrupt, again: bool
+) -> LadderResult:
     from agentrft.cli.watch import Watch
     from agentrft.jobs.models import find_weights
     from agentrft.ladder import climb
@@ -91,13 +101,14 @@ async def _climb(plan: LadderPlan, store: SqlStore, minutes: float | None, inter
             open_watch=open_watch,
             should_stop=lambda: "interrupted by the user" if interrupt.requested else None,
             deadline_s=deadline_s,
+            again=again,
         )
 
 
-def _print(result: LadderResult, store: SqlStore, page: Path) -> None:
-    from agentrft.report.terminal import gain_lines, next_step_lines, stage_table, transcript_view
+def _print_figures(report: Report) -> None:
+    """The table of each split, the paired gains, and one item before and after."""
+    from agentrft.report.terminal import gain_lines, stage_table, transcript_view
 
-    report = result.report(store)
     console = out()
     console.print()
     console.print(Text(report.headline, style="bold"), soft_wrap=True)
@@ -112,8 +123,15 @@ def _print(result: LadderResult, store: SqlStore, page: Path) -> None:
         console.print(Text("\nThe item whose reward changed by the median, before and after:", style="bold"))
         for index, shown in enumerate(comparison.episodes):
             console.print(transcript_view(shown, prompt="none" if index else "question"))
-    for note in report.notes:
-        console.print(Text(f"\n{note}", style="yellow"))
+
+
+def _print_pointers(result: LadderResult, report: Report, page: Path) -> None:
+    """Where things are, and what to type next."""
+    from agentrft.report.terminal import next_step_lines
+
+    console = out()
+    for line in report.notes:
+        console.print(Text(f"\n{line}", style="yellow"), soft_wrap=True)
     console.print(Text.assemble(("\nreport  ", "dim"), str(page)), soft_wrap=True)
     if result.trained_model:
         console.print(Text.assemble(("model   ", "dim"), result.trained_model), soft_wrap=True)

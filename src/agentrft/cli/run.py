@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from agentrft.cli.console import err, note, out
+from agentrft.cli.console import err, note, out, warn
 from agentrft.cli.interrupt import INTERRUPTED, interruptible
 from agentrft.cli.jobref import is_job_id
 from agentrft.cli.progress import Display
@@ -76,7 +76,7 @@ def _stored(store: SqlStore, job: str, start_from: str | None, method: Method | 
     with err().status("checking the job …"):
         report = check_job(spec, base_dir, start_from=start_from)
     for warning in report.warnings:
-        err().print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        warn(warning)
     report.raise_problems()
     return create_job(store, spec, base_dir, start_from=start_from)
 
@@ -109,9 +109,9 @@ def _tell(store: SqlStore, outcome: Outcome) -> None:
     report = job_report(store, job, best_step=best)
     page = write_page(report, job.folder / "report.html")
     if outcome.stopped:
-        out().print(f"stopped after step {outcome.result.last.step}: {outcome.stopped}")
+        out().print(f"stopped after step {outcome.result.last.step}: {outcome.stopped}", markup=False)
     else:
         out().print(Text(report.headline, style="bold"), soft_wrap=True)
-        out().print(f"trained model: {outcome.model}", soft_wrap=True)
-    out().print(f"report: {page}", soft_wrap=True)
+        out().print(f"trained model: {outcome.model}", soft_wrap=True, markup=False)
+    out().print(f"report: {page}", soft_wrap=True, markup=False)
     out().print(next_step_lines(report.next_steps), soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.text import Text
 
-from agentrft.cli.console import out
+from agentrft.cli.console import out, safe
 
 
 def show(
@@ -29,9 +29,9 @@ def show(
     out().print(transcript_view(shown, max_lines=10_000 if full else 12))
     grade = record.grade
     if grade.value is None:
-        out().print(Text(f"no grade: {printable(grade.reason or '')}", style="yellow"))
+        out().print(safe(f"no grade: {grade.reason}", "yellow"))
         if grade.traceback:
-            out().print(Text(printable(grade.traceback), style="dim"))
+            out().print(safe(grade.traceback, "dim"))
     else:
         parts = "".join(f", {printable(name)} {value:.3f}" for name, value in grade.sub_grades.items())
         advantage = "" if record.advantage is None else f", advantage {record.advantage:+.2f}"

@@ -8,8 +8,9 @@ from types import TracebackType
 
 from rich.text import Text
 
+from agentrft.cli.console import safe
 from agentrft.cli.progress import Display, Task
-from agentrft.report.wording import bounds, duration
+from agentrft.report.wording import bounds, duration, number
 from agentrft.train.log import CheckpointSaved, EpisodeDone, EvaluationDone, Notice, Progress, StepDone
 
 
@@ -46,7 +47,7 @@ class Watch:
                 self._end_episodes()
                 self._display.line(evaluation_line(progress))
             case Notice(message=message, level=level):
-                self._display.line(Text(message, style={"info": "dim", "warn": "yellow", "error": "red"}[level]))
+                self._display.line(safe(message, {"info": "dim", "warn": "yellow", "error": "red"}[level]))
             case CheckpointSaved():
                 pass  # `is_best` shows in the result; one more line a step would drown the figures
 
@@ -90,7 +91,7 @@ class _Episodes:
         self._tokens += done.tokens
         if done.grade is not None:
             self._grades.append(done.grade)
-        reward = f"reward {sum(self._grades) / len(self._grades):.2f} · " if self._grades else ""
+        reward = f"reward {number(sum(self._grades) / len(self._grades))} · " if self._grades else ""
         speed = self._tokens / max(time.monotonic() - self._started, 1e-3)
         self._task.total = done.planned
         self._task.move_to(done.done, f"{reward}{speed:.0f} tokens/s" if speed < 1e5 else reward)
@@ -104,7 +105,7 @@ def step_line(done: StepDone) -> Text:
     metrics = done.metrics
     width = len(str(done.steps))
     text = Text.assemble((f"{done.step:>{width}}/{done.steps}", "bold"))
-    text.append("  reward ", style="dim").append(f"{metrics['reward_mean']:.2f}", style="bold")
+    text.append("  reward ", style="dim").append(number(metrics["reward_mean"]), style="bold")
     for name, label, form in (
         ("success_rate", "success", "{:.2f}"),
         ("calls_mean", "calls", "{:.1f}"),
@@ -123,5 +124,5 @@ def evaluation_line(done: EvaluationDone) -> Text:
     is_validation = done.split == "validation"
     where = f"validation after step {done.step}" if is_validation else f"{done.stage} on {done.split.replace('_', ' ')}"
     text = Text(f"{where}: reward ", style="dim")
-    text.append(f"{done.reward.mean:.2f}", style="bold").append(f" {bounds(done.reward)}, success ", style="dim")
+    text.append(number(done.reward.mean), style="bold").append(f" {bounds(done.reward)}, success ", style="dim")
     return text.append(f"{done.success.mean:.2f}").append(f" {bounds(done.success)}", style="dim")

@@ -7,7 +7,6 @@ the same plan goes on with the first piece that is missing.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -74,15 +73,19 @@ async def climb(
     open_watch: OpenWatch = lambda title, steps: nullcontext(lambda progress: None),
     should_stop: ShouldStop = lambda: None,
     deadline_s: float | None = None,
+    again: bool = False,
     load: build.LoadEngine | None = None,
 ) -> LadderResult:
-    """Run what is missing of the plan and return what there is.
+    """Run what is missing of the plan and return what there is; a complete climb comes back as it was, unless `again`.
 
     `should_stop` is asked after whole steps and ends the climb there. `deadline_s` (of `time.monotonic`) ends training
     after a whole step too, early enough to measure what was trained. `LadderResult.stopped` says which it was; the
     same plan climbed again goes on from there.
     """
-    climber = _Climber(plan, store, open_watch, _Stops(should_stop, deadline_s), load)
+    state = open_state(plan, again=again)
+    climber = _Climber(plan, store, open_watch, _Stops(should_stop, deadline_s), load, state)
+    if state.is_complete:
+        return climber.result(None)
     started = time.monotonic()
     try:
         stopped = await climber.supervised() or await climber.reinforcement()
@@ -120,13 +123,14 @@ class _Climber:
         open_watch: OpenWatch,
         stops: _Stops,
         load: build.LoadEngine | None,
+        state: LadderState,
     ) -> None:
         self._plan = plan
         self._store = store
         self._open_watch = open_watch
         self._stops = stops
         self._load = load
-        self.state = _open_state(plan)
+        self.state = state
         self._base = find_weights(plan.spec.model, base_dir=plan.base_dir)
 
     async def supervised(self) -> str | None:
@@ -247,10 +251,9 @@ class _Climber:
         return stored_job(self._store, self.state.jobs[stage])
 
 
-def _open_state(plan: LadderPlan) -> LadderState:
-    """The first climb of this plan that is not complete, or a new one."""
-    for number in itertools.count(1):
-        state = LadderState.open(home() / "ladders" / f"{plan.key}-{number}")
-        if not state.is_complete:
-            return state
-    raise AssertionError("unreachable: itertools.count ends never")
+def open_state(plan: LadderPlan, *, again: bool = False) -> LadderState:
+    """The newest climb of this plan, or a new one; `again` makes a new one when the newest is complete."""
+    ladders = home() / "ladders"
+    done = sum(1 for _ in ladders.glob(f"{plan.key}-*/state.json"))
+    state = LadderState.open(ladders / f"{plan.key}-{max(done, 1)}")
+    return LadderState.open(ladders / f"{plan.key}-{done + 1}") if again and state.is_complete else state

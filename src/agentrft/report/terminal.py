@@ -13,7 +13,7 @@ from rich.text import Text
 from agentrft.report.model import NextStep, Shown, Stage
 from agentrft.report.text import one_line
 from agentrft.report.transcript import PromptPart, transcript
-from agentrft.report.wording import bounds, gain
+from agentrft.report.wording import bounds, gain, number
 from agentrft.stats import Interval
 from agentrft.types import Episode
 
@@ -45,7 +45,7 @@ def stage_table(stages: Sequence[Stage], *, split: str | None = None) -> Table:
 
 def _cell(interval: Interval) -> Text:
     digits = 2 if interval.high < 10 else 1
-    return Text.assemble(f"{interval.mean:.{digits}f} ", (bounds(interval, digits=digits), "dim"))
+    return Text.assemble(number(interval.mean, digits) + " ", (bounds(interval, digits=digits), "dim"))
 
 
 def gain_lines(gains: Sequence[tuple[str, Interval]]) -> Text:
@@ -87,7 +87,7 @@ def transcript_table(episode: Episode, *, prompt: PromptPart = "whole", max_line
 
 
 def _heading(shown: Shown) -> Text:
-    reward = "no grade" if shown.reward is None else f"reward {shown.reward:.2f}"
+    reward = "no grade" if shown.reward is None else f"reward {number(shown.reward)}"
     calls = shown.episode.n_calls
     return Text.assemble(
         (shown.label, "bold"), ("  ", ""), (f"{reward}, {calls} call{'' if calls == 1 else 's'}", "dim")

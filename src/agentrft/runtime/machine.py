@@ -148,13 +148,17 @@ def _state() -> Iterator[Fact]:
 
 def _disk(folder: Path) -> Fact:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(existing, os.W_OK):
+    return disk_fact(existing, is_writable=os.access(existing, os.W_OK), free_bytes=shutil.disk_usage(existing).free)
+
+
+def disk_fact(folder: Path, *, is_writable: bool, free_bytes: int) -> Fact:
+    """What there is to say about the disk that the state folder is on."""
+    if not is_writable:
         advice = "Set AGENTRFT_HOME to a folder you may write to."
-        return Fact(name="disk", value=f"{existing} is not writable", state="bad", advice=advice)
-    free = shutil.disk_usage(existing).free / _GIB
-    tight = free < 2
+        return Fact(name="disk", value=f"{folder} is not writable", state="bad", advice=advice)
+    tight = free_bytes < 2 * _GIB
     advice = "A run with checkpoints needs about 2 GiB." if tight else ""
-    return Fact(name="disk", value=f"{free:.1f} GiB free", state="warn" if tight else "ok", advice=advice)
+    return Fact(name="disk", value=f"{free_bytes / _GIB:.1f} GiB free", state="warn" if tight else "ok", advice=advice)
 
 
 def _sqlite() -> Iterator[Fact]:

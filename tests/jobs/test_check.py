@@ -1,0 +1,183 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrft.errors import UserError
+from agentrft.jobs.check import CheckReport, check_job
+from agentrft.jobs.load import load_job
+
+MakeJob = Callable[..., Path]
+
+
+def checked(job: Path, **options: Any) -> CheckReport:
+    spec, base_dir = load_job(job)
+    return check_job(spec, base_dir, **options)
+
+
+def the_problem(report: CheckReport) -> UserError:
+    assert [problem.message for problem in report.problems[1:]] == []
+    return report.problems[0]
+
+
+def test_a_good_job_has_facts_and_no_problems(make_job: MakeJob) -> None:
+    report = checked(make_job())
+    assert report.problems == []
+    facts = dict(report.facts)
+    assert facts["tools"] == "look"
+    assert facts["items"] == "20 train, 20 validation, 20 test"
+    assert facts["training"] == "12 steps × 6 items × 8 episodes = 576 episodes"
+    assert "of 256 (line format)" in facts["longest prompt"]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_missing_file_is_named(make_job: MakeJob, split: str) -> None:
+    job = make_job({f"data.{split}": "nowhere.jsonl"})
+    problem = the_problem(checked(job))
+    assert problem.param == f"data.{split}"
+    assert str(job.parent / "nowhere.jsonl") in problem.message
+
+
+def test_a_malformed_line_is_named_by_its_number(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job()
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    lines[16] = '{"messages": ['
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    problem = the_problem(checked(job))
+    assert "train.jsonl, line 17" in problem.message
+    assert problem.param == "data.train"
+
+
+def test_a_template_grader_that_names_a_missing_column_is_caught(make_job: MakeJob) -> None:
+    grader = {
+        "type": "string_check",
+        "name": "exact",
+        "operation": "eq",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.meening}}",
+    }
+    report = checked(make_job({"method.reinforcement.grader": grader}))
+    assert "item.meening" in report.problems[0].message
+    assert "line 1" in report.problems[0].message
+    assert "meaning" in report.problems[0].message  # the keys that there are
+
+
+def test_a_python_grader_that_reads_a_missing_column_is_caught(make_job: MakeJob) -> None:
+    problem = the_problem(checked(make_job(grader__py="def grade(sample, item):\n    return item['meening']\n")))
+    assert "KeyError: 'meening'" in problem.message
+    assert "meaning" in problem.message
+    assert problem.param == "method.reinforcement.grader"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def grade(sample, item)\n    return 1\n", ["grader.py", "line 1"]),
+        ("def score(sample, item):\n    return 1\n", ["no `grade`"]),
+    ],
+)
+def test_a_grader_that_is_no_grader_is_caught(make_job: MakeJob, source: str, words: list[str]) -> None:
+    problem = the_problem(checked(make_job(grader__py=source)))
+    assert all(word in problem.message for word in words)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def look(word):\n    return word\n", ["look", "word"]),  # no type: no schema
+        ("def see(word: str) -> str:\n    return word\n", ["no look", "see"]),
+        ("import nowhere_at_all\n", ["ModuleNotFoundError"]),
+    ],
+)
+def test_a_tool_without_a_schema_or_a_function_is_caught(make_job: MakeJob, source: str, words: list[str]) -> None:
+    problem = the_problem(checked(make_job(tools__py=source)))
+    assert all(word in problem.message for word in words)
+    assert problem.param is not None
+    assert problem.param.startswith("agent.tools.0")
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "./no/such/folder/here", "ftjob-000000"])
+def test_a_model_that_cannot_be_found_is_named(make_job: MakeJob, model: str) -> None:
+    problem = the_problem(checked(make_job({"model": model})))
+    assert model in problem.message
+    assert problem.param == "model"
+
+
+def test_a_name_of_the_hub_is_not_looked_up(make_job: MakeJob) -> None:
+    report = checked(make_job({"model": "owner/some-model"}))
+    assert report.problems == []
+    assert dict(report.facts)["model"] == "owner/some-model (on the hub: not checked)"
+
+
+def test_start_from_replaces_the_model(make_job: MakeJob, model_folder: Path) -> None:
+    assert checked(make_job({"model": "no-such-model"}), start_from=str(model_folder)).problems == []
+
+
+def test_a_limit_beyond_the_models_context_is_caught(make_job: MakeJob) -> None:
+    problem = the_problem(checked(make_job({"agent.limits.max_episode_tokens": 4096})))
+    assert "4096" in problem.message
+    assert "512" in problem.message
+    assert problem.code == "context_overflow"
+
+
+def test_a_prompt_that_leaves_no_room_for_a_reply_is_caught(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job()
+    long = {"messages": [{"role": "user", "content": "word " * 200}], "word": "w", "meaning": "m"}
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write(json.dumps(long) + "\n")
+    problem = the_problem(checked(job))
+    assert "test.jsonl, line 21" in problem.message
+    assert problem.code == "context_overflow"
+
+
+def test_a_demonstration_that_is_too_long_is_caught(make_job: MakeJob) -> None:
+    problem = the_problem(checked(make_job({"agent.limits.max_episode_tokens": 155})))
+    assert problem.param == "data.demonstrations"
+
+
+def test_supervised_needs_demonstrations(make_job: MakeJob) -> None:
+    report = checked(make_job({"method.type": "supervised", "data.demonstrations": None}))
+    assert "data.demonstrations" in the_problem(report).message
+
+
+def test_a_demonstration_that_calls_an_unknown_tool_is_caught(make_job: MakeJob) -> None:
+    job = make_job()
+    path = job.parent / "demonstrations.jsonl"
+    path.write_text(path.read_text().replace('"look"', '"loook"'))
+    problem = checked(job).problems[0]
+    assert "line 1" in problem.message
+    assert "'loook'" in problem.message
+    assert "look" in problem.message
+
+
+def test_reinforcement_needs_items(make_job: MakeJob) -> None:
+    assert "data.train" in the_problem(checked(make_job({"data.train": None}))).message
+
+
+def test_items_in_training_and_test_are_caught(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job()
+    (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
+    assert the_problem(checked(job)).code == "overlapping_splits"
+
+
+def test_a_reply_limit_above_the_episode_limit_is_caught(make_job: MakeJob) -> None:
+    report = checked(make_job({"agent.limits.max_reply_tokens": 300}))
+    assert report.problems[0].param == "agent.limits.max_reply_tokens"
+
+
+def test_all_problems_come_at_once(make_job: MakeJob) -> None:
+    job = make_job({"data.train": "nowhere.jsonl", "model": "no-such-model"}, grader__py="grade = 1 +")
+    report = checked(job)
+    assert len(report.problems) == 3
+    with pytest.raises(UserError) as caught:
+        report.raise_problems()
+    assert len(caught.value.message.splitlines()) >= 3
+
+
+def test_warnings_are_no_problems(make_job: MakeJob) -> None:
+    report = checked(make_job({"data.validation": None, "method.reinforcement.hyperparameters": {"batch_size": 30}}))
+    assert report.problems == []
+    assert any("last checkpoint" in warning for warning in report.warnings)
+    assert any("fewer than the 30" in warning for warning in report.warnings)

@@ -93,13 +93,12 @@ def build(options: argparse.Namespace, watch: StepOnRequest) -> GRPOTrainer:
         learning_rate=1e-5,
         lr_scheduler_type="constant",
         beta=0.0,
-        gradient_checkpointing=False,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        **{"bf16": False, **setting},
+        **{"bf16": False, "gradient_checkpointing": False, **setting},
     )
     trainer = GRPOTrainer(
         model=str(options.model),

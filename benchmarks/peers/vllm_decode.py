@@ -28,7 +28,6 @@ def main() -> None:
         dtype=options.dtype,
         enforce_eager=options.eager,
         max_model_len=options.context,
-        skip_tokenizer_init=True,
     )
     vocabulary = llm.llm_engine.model_config.get_vocab_size()
 

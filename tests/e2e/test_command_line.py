@@ -65,8 +65,8 @@ def test_supervised_then_reinforcement_then_everything_that_looks_at_them(cli: C
     assert first["status"] == "succeeded"
     store = open_store()
     nll = [entry["metrics"]["nll"] for entry in store.list_metrics(str(first["id"]))]
-    # 8 demonstrations × 2 epochs / 4 = 4 steps; a random model over about 400 tokens starts near ln 400 = 5.99.
-    assert len(nll) == 4
+    # 8 demonstrations × 4 epochs / 4 = 8 steps; a random model over about 400 tokens starts near ln 400 = 5.99.
+    assert len(nll) == 8
     assert 5.5 < nll[0] < 6.5
     assert nll[-1] < nll[0] - 0.5
     store.close()

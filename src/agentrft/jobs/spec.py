@@ -132,7 +132,7 @@ class Training(Document):
     lora: Lora | None = Lora()
     """null trains all weights."""
     loss: PolicyGradientLoss = PolicyGradientLoss()
-    credit: Literal["group_mean"] = "group_mean"
+    credit: Literal["group_mean", "leave_one_out"] = "group_mean"
     oversample: float = Field(default=3.0, ge=1, le=16)
     """Groups without signal are replaced until this many times `batch_size` items have been tried."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -114,7 +114,7 @@ def job_document(model: Path) -> dict[str, Any]:
         "suffix": "words",
         "method": {
             "type": "reinforcement",
-            "supervised": {"hyperparameters": {"n_epochs": 4, "batch_size": 4, "learning_rate": 3e-2}},
+            "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 4, "learning_rate": 1e-2}},
             "reinforcement": {
                 "grader": {
                     "type": "python",

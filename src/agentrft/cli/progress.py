@@ -78,13 +78,17 @@ class Task:
         self.figures = ""
         self._display = display
         self._started = self._said = time.monotonic()
+        self._done_before: int | None = None
 
     def advance(self, parts: int = 1, figures: str | None = None) -> None:
         """`parts` more are done; `figures` is what to show beside the bar (kept when None)."""
+        self._done_before = self._done_before or 0
         self.move_to(self.done + parts, figures)
 
     def move_to(self, done: int, figures: str | None = None) -> None:
-        """`done` parts of the total are done."""
+        """`done` parts of the total are done; what a resumed run had done before it began does not count as speed."""
+        if self._done_before is None:
+            self._done_before = done - 1
         self.done = done
         self.figures = self.figures if figures is None else figures
         self._display.update(self)
@@ -105,6 +109,7 @@ class Task:
         return True
 
     def _left_s(self) -> float | None:
-        if not self.done or not self.total or self.done >= self.total:
+        made = self.done - (self._done_before or 0)
+        if made <= 0 or not self.total or self.done >= self.total:
             return None
-        return (time.monotonic() - self._started) * (self.total - self.done) / self.done
+        return (time.monotonic() - self._started) * (self.total - self.done) / made

@@ -1,0 +1,50 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentrft.errors import UserError
+from agentrft.jobs.service import create_job, find_job, result_name, stored_job
+from agentrft.jobs.spec import Data, JobSpec
+from agentrft.store import SqlStore, open_store
+
+SPEC = JobSpec(model="owner/Tiny_Model", suffix="Words", data=Data())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    opened = open_store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_a_job_comes_back_as_it_was_made(store: SqlStore) -> None:
+    job = create_job(store, SPEC, Path("/tasks/words"), start_from="other")
+    assert (job.kind, job.model, job.status, job.fine_tuned_model) == ("supervised", "other", "queued", None)
+    assert stored_job(store, job.id) == job
+    assert job.spec == SPEC
+    assert job.base_dir == Path("/tasks/words")
+
+
+def test_ids_depend_on_the_document_and_its_copy_alone(store: SqlStore, tmp_path: Path) -> None:
+    first = create_job(store, SPEC, Path("/here"))
+    second = create_job(store, SPEC, Path("/here"))
+    assert first.id != second.id
+    assert len(first.id) == len("ftjob-") + 24
+    elsewhere = open_store(tmp_path / "elsewhere")
+    assert create_job(elsewhere, SPEC, Path("/there")).id == first.id
+    assert create_job(elsewhere, SPEC.model_copy(update={"seed": 1}), Path("/there")).id not in (first.id, second.id)
+    elsewhere.close()
+
+
+def test_the_beginning_of_an_id_is_enough_where_it_is_unique(store: SqlStore) -> None:
+    ids = [create_job(store, SPEC, Path("/here")).id for _ in range(3)]
+    assert [find_job(store, job_id[:14]) for job_id in ids] == ids
+    assert find_job(store, ids[0].removeprefix("ftjob-")) == ids[0]
+    with pytest.raises(UserError, match="3 jobs begin with it"):
+        find_job(store, "ftjob-")
+
+
+def test_results_have_names_that_model_ids_allow(store: SqlStore) -> None:
+    job = create_job(store, SPEC, Path("/here"))
+    assert result_name(job) == f"tiny-model-words-{job.id[6:12]}"

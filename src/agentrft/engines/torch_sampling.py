@@ -8,6 +8,9 @@ from torch import Tensor
 _BLOCK = 256
 """Vocabulary entries summed together before the search; two short searches beat one over 50,000 entries."""
 
+_BELOW_ONE = 1 - 2**-24
+"""The largest float32 below 1; times any total it is below that total."""
+
 
 def draw(logits: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[list[int], list[float]]:
     """A token per row and its log-prob (nats).
@@ -28,7 +31,8 @@ def draw(logits: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[list[i
     by_block = weights.view(rows, blocks, _BLOCK)
     ends = by_block.sum(-1).cumsum(-1)
     total = ends[:, -1:]
-    target = uniforms[:, None] * total
+    # A uniform drawn in float64 may round to 1, and no token's weight reaches past the total.
+    target = uniforms[:, None].clamp(max=_BELOW_ONE) * total
     block = torch.searchsorted(ends, target, right=True).clamp_(max=blocks - 1)
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp_min(0)), torch.zeros_like(total))
     inside = by_block[torch.arange(rows, device=logits.device), block[:, 0]].cumsum(-1)

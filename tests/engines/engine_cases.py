@@ -126,6 +126,12 @@ async def finish_all(generator: Generator, wanted: Sequence[GenerateRequest]) ->
     return [task.result() for task in tasks]
 
 
+async def reached(generator: Any, passes: int) -> None:
+    """Wait until so many passes were run; looks once per turn of the event loop, so no pass is missed."""
+    while generator.passes < passes:  # noqa: ASYNC110  (the engine tells nobody of its passes)
+        await asyncio.sleep(0)
+
+
 def worst_gap(continuations: Sequence[Continuation], model: Any) -> float:
     """The largest |generated log-prob − plain transformers'| (nats)."""
     rows = [c.row for c in continuations]

@@ -97,15 +97,15 @@ class KvCache:
         return self._clock
 
     def clear(self) -> None:
-        """Forget all cached KV (after a weight update); active tails must be reset by their owner."""
+        """Forget all cached KV (the weights changed, a pass failed); every slot is free, whoever held it."""
         self.roots.clear()
-        for tail in list(self.idle.values()):
-            self.release(tail)
+        self.idle.clear()
+        self._free = list(range(self.n_slots))
 
     # ---- blocks
 
     def new_block(self, tokens: tuple[int, ...], parent: Block | None) -> Block:
-        """An empty block under `parent`, evicting unused ones if the budget asks for it."""
+        """An empty block under `parent`; `evict_blocks` sees to the budget."""
         shape = (self._n_layers, len(tokens), *self._kv_shape)
         block = Block(
             tokens=tokens, parent=parent, keys=torch.empty(shape, **self._like), values=torch.empty(shape, **self._like)
@@ -134,12 +134,15 @@ class KvCache:
             node, at = best, at + length
 
     def _split(self, block: Block, length: int) -> Block:
-        """Cut a block in two; sequences keep holding the lower part, the upper part is returned."""
+        """Cut a block in two; sequences keep holding the lower part, the upper part is returned.
+
+        Both parts are copies: views would keep the whole block in memory after either part was evicted.
+        """
         upper = Block(
             tokens=block.tokens[:length],
             parent=block.parent,
-            keys=block.keys[:, :length],
-            values=block.values[:, :length],
+            keys=block.keys[:, :length].clone(),
+            values=block.values[:, :length].clone(),
             done=length,
             children=[block],
             last_used=block.last_used,
@@ -148,7 +151,7 @@ class KvCache:
         siblings[siblings.index(block)] = upper
         block.parent = upper
         block.tokens, block.done = block.tokens[length:], block.done - length
-        block.keys, block.values = block.keys[:, length:], block.values[:, length:]
+        block.keys, block.values = block.keys[:, length:].clone(), block.values[:, length:].clone()
         return upper
 
     def promote(self, tail: Tail, length: int) -> Block:
@@ -223,32 +226,30 @@ class KvCache:
         if self.n_slots <= affordable:
             self._resize(self.n_slots, capacity)
             return len(active)
-        capacity = tokens
-        affordable = max(1, self._max_bytes // (capacity * self._token_bytes))
+        n_slots = max(1, min(self.n_slots, self._max_bytes // (tokens * self._token_bytes)))
+        # A little more than needed now, so that not every further token moves all slots again.
+        capacity = max(tokens, min(tokens + tokens // 4, self._max_bytes // (n_slots * self._token_bytes)))
         idle = sorted(self.idle.values(), key=lambda tail: -tail.last_used)
-        keep = [*active, *idle][: min(self.n_slots, affordable)]
-        self._repack(keep, min(self.n_slots, affordable), capacity)
+        keep = [*active, *idle][:n_slots]
+        self._move([tail.slot for tail in keep], n_slots, capacity)
+        for slot, tail in enumerate(keep):
+            tail.slot = slot
+        self._free = list(range(len(keep), n_slots))
         self.idle = {tail.slot: tail for tail in keep[len(active) :]}
         return min(len(active), len(keep))
 
-    def _repack(self, tails: list[Tail], n_slots: int, capacity: int) -> None:
-        """Fewer, longer slots: `tails` move to the first ones."""
-        old = [tail.slot for tail in tails]
-        keys, values, length = self.keys[:, old], self.values[:, old], self.capacity
-        self.n_slots, self._free = 0, []
-        self._resize(n_slots, capacity)
-        self.keys[:, : len(old), :length] = keys
-        self.values[:, : len(old), :length] = values
-        for slot, tail in enumerate(tails):
-            tail.slot = slot
-        self._free = list(range(len(tails), n_slots))
-
     def _resize(self, n_slots: int, capacity: int) -> None:
-        shape = (self._n_layers, n_slots, capacity, *self._kv_shape)
-        # Zeros, because a masked position still takes part in products and 0 · garbage may be NaN.
-        keys, values = torch.zeros(shape, **self._like), torch.zeros(shape, **self._like)
-        if self.n_slots:
-            keys[:, : self.n_slots, : self.capacity] = self.keys
-            values[:, : self.n_slots, : self.capacity] = self.values
+        """More or longer slots; all stay where they are."""
         self._free.extend(range(self.n_slots, n_slots))
-        self.keys, self.values, self.n_slots, self.capacity = keys, values, n_slots, capacity
+        self._move(list(range(self.n_slots)), n_slots, capacity)
+
+    def _move(self, slots: list[int], n_slots: int, capacity: int) -> None:
+        """Make `slots` the first of `n_slots` that hold `capacity` tokens each."""
+        shape = (self._n_layers, n_slots, capacity, *self._kv_shape)
+        for name in ("keys", "values"):  # one after the other, to need less memory meanwhile
+            # Zeros, because a masked position still takes part in products and 0 · garbage may be NaN.
+            new, old = torch.zeros(shape, **self._like), getattr(self, name)
+            for slot, was in enumerate(slots):
+                new[:, slot, : self.capacity] = old[:, was]
+            setattr(self, name, new)
+        self.n_slots, self.capacity = n_slots, capacity

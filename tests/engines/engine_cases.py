@@ -18,8 +18,8 @@ from agentrft.protocols import GenerateRequest, Generator
 from agentrft.types import Row
 
 FAMILIES = ("llama", "llama_untied", "qwen2", "qwen3", "mistral", "gemma", "gemma3", "phi3")
-
-STOP = 2
+TOKEN_BYTES = 2 * 3 * 2 * 16 * 4
+"""KV of one token of a tiny model: keys and values · layers · key heads · width · float32."""
 
 
 # ---- the oracle's side
@@ -142,3 +142,10 @@ def some_tokens(seed: int, n: int) -> list[int]:
     """n random ids above the special ones."""
     rng = random.Random(seed)
     return [rng.randrange(3, VOCABULARY) for _ in range(n)]
+
+
+def mixed_requests(count: int = 10, **fields: Any) -> list[GenerateRequest]:
+    """Prompts of 1 to 60 tokens, some alike, some extending others; different lengths and seeds."""
+    system = some_tokens(99, 12)
+    prompts = [[5], some_tokens(1, 2), system, [*system, 7], *([*system, *some_tokens(n, 4 * n)] for n in range(2, 12))]
+    return [request(prompts[i % len(prompts)], n=3 + 5 * (i % 4), seed=i, **fields) for i in range(count)]

@@ -1,0 +1,184 @@
+"""What is computed once stays computed: prompts, turns, prefixes of others; until the weights change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine_cases import (
+    Continuation,
+    finish,
+    finish_all,
+    plain_peft,
+    randomise_adapters,
+    reached,
+    request,
+    some_tokens,
+    worst_gap,
+)
+from row_cases import group_rows
+
+from agentrft.engines.torch_engine import LoraSpec, TorchEngine
+from agentrft.losses import SupervisedLoss
+
+Load = Callable[..., TorchEngine]
+
+
+class FedTokens:
+    """Counts what the generator computes: `with`-free, ask `since()`."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._generator = engine.generator
+        self._last = engine.generator.fed_tokens
+
+    def since(self) -> int:
+        """Tokens computed since the last call."""
+        before, self._last = self._last, self._generator.fed_tokens
+        return self._last - before
+
+
+async def test_a_single_request_feeds_its_prompt_and_all_but_its_last_token(load: Load) -> None:
+    engine = load("llama")
+    await finish(engine.generator, request(some_tokens(1, 30), n=7))
+    assert engine.generator.fed_tokens == 30 + 6
+    assert engine.generator.passes == 7
+
+
+async def test_a_groups_prompt_is_prefilled_once(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    prompt = some_tokens(1, 30)
+    replies = await finish_all(engine.generator, [request(prompt, n=5, seed=s) for s in range(8)])
+    # 29 tokens shared; each member feeds the prompt's last token and four of its own five.
+    assert engine.generator.fed_tokens == 29 + 8 * (1 + 4)
+    assert len({reply.tokens for reply in replies}) == 8
+    assert worst_gap(replies, plain) < 1e-5
+
+
+async def test_a_common_system_prompt_is_computed_once(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    system = some_tokens(1, 20)
+    questions = [[10 * n + 3, *some_tokens(n, 4 + n)] for n in range(1, 4)]
+    wanted = [request([*system, *q], n=3, seed=m) for q in questions for m in range(2)]
+    replies = await finish_all(engine.generator, wanted)
+    # The system prompt once; a question of 6, 7 or 8 tokens is below eight, too short for a block of its own.
+    assert engine.generator.fed_tokens == 20 + 2 * sum(len(q) for q in questions) + 6 * 2
+    assert worst_gap(replies, plain) < 1e-5
+
+
+async def test_groups_under_a_system_prompt_share_on_both_levels(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    system = some_tokens(1, 20)
+    questions = [[10 * n + 3, *some_tokens(n, 14)] for n in range(1, 4)]
+    wanted = [request([*system, *q], n=3, seed=m) for q in questions for m in range(4)]
+    replies = await finish_all(engine.generator, wanted)
+    # 20 once, then 14 of each question's 15 once, then per member: the last prompt token and 2 generated ones.
+    assert engine.generator.fed_tokens == 20 + 3 * 14 + 12 * (1 + 2)
+    assert worst_gap(replies, plain) < 1e-5
+
+
+async def test_the_next_turn_feeds_only_what_is_new(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    fed = FedTokens(engine)
+    first = await finish(engine.generator, request(some_tokens(1, 30), n=6))
+    assert fed.since() == 30 + 5
+    result = some_tokens(2, 9)
+    second = await finish(engine.generator, request([*first.context, *first.tokens, *result], n=4))
+    # The first reply's last token has not been fed yet; then the tool result, then three of four generated tokens.
+    assert fed.since() == 1 + 9 + 3
+    third = await finish(engine.generator, request([*second.context, *second.tokens, 8], n=1))
+    assert fed.since() == 1 + 1
+    assert worst_gap([first, second, third], plain) < 1e-5
+
+
+async def test_turns_of_a_whole_group_feed_only_what_is_new(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    prompt = some_tokens(1, 30)
+    firsts = await finish_all(engine.generator, [request(prompt, n=5, seed=s) for s in range(6)])
+    fed = FedTokens(engine)
+    nexts = [request([*f.context, *f.tokens, *some_tokens(i, 3 + i)], n=4) for i, f in enumerate(firsts)]
+    seconds = await finish_all(engine.generator, nexts)
+    assert fed.since() == sum(1 + 3 + i + 3 for i in range(6))
+    assert worst_gap([*firsts, *seconds], plain) < 1e-5
+
+
+async def test_a_later_request_takes_a_common_prefix_from_an_idle_one(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    fed = FedTokens(engine)
+    system = some_tokens(1, 20)
+    one = await finish(engine.generator, request([*system, 40, 41], n=3))
+    assert fed.since() == 22 + 2
+    two = await finish(engine.generator, request([*system, 50, 51, 52], n=3))
+    assert fed.since() == 3 + 2
+    again = await finish(engine.generator, request([*system, 40, 41], n=3))
+    assert fed.since() == 1 + 1 + 2  # 40 is known from the first, but one token is no block
+    short = await finish(engine.generator, request(system[:5], n=3))
+    assert fed.since() <= 5 + 2
+    assert again.tokens == one.tokens
+    assert worst_gap([one, two, again, short], plain) < 1e-5
+
+
+# ---- weights that change
+
+
+async def test_new_weights_take_over_in_the_middle_of_a_reply(
+    load: Load, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    engine = load("llama", lora=LoraSpec(rank=4, alpha=8))
+    randomise_adapters(engine)
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    await engine.learner.save(tmp_path / "old")
+    wanted = [request([*some_tokens(1, 20), n], n=40, seed=n) for n in range(3, 6)]
+
+    async def update() -> None:
+        await reached(engine.generator, 10)
+        await engine.learner.forward_backward(group_rows(), SupervisedLoss())
+        await engine.learner.optim_step(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        replies_task = group.create_task(finish_all(engine.generator, wanted))
+        group.create_task(update())
+    replies = replies_task.result()
+    await engine.learner.save(tmp_path / "new")
+
+    old, new = (plain_peft(tiny("llama"), tmp_path / name) for name in ("old", "new"))
+    for reply in replies:
+        change = reply.versions.index(1)
+        assert 5 < change < 40
+        assert reply.versions == (0,) * change + (1,) * (40 - change)
+        before = Continuation(
+            context=reply.context,
+            tokens=reply.tokens[:change],
+            log_probs=reply.log_probs[:change],
+            finish_reason=None,
+            versions=(),
+        )
+        # After the change the whole context is computed again: no old keys under new weights.
+        after = Continuation(
+            context=reply.context + reply.tokens[:change],
+            tokens=reply.tokens[change:],
+            log_probs=reply.log_probs[change:],
+            finish_reason=None,
+            versions=(),
+        )
+        assert worst_gap([before], old) < 1e-5
+        assert worst_gap([after], new) < 1e-5
+        assert worst_gap([after], old) > 0.01
+
+
+async def test_idle_prefixes_are_forgotten_with_their_weights(
+    load: Load, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    engine = load("llama", lora=LoraSpec(rank=4, alpha=8))
+    wanted = [request([*some_tokens(1, 20), n], n=4) for n in range(3, 6)]
+    await finish_all(engine.generator, wanted)
+    await engine.learner.forward_backward(group_rows(), SupervisedLoss())
+    await engine.learner.optim_step(0.05)
+    fed = FedTokens(engine)
+    replies = await finish_all(engine.generator, wanted)
+    assert fed.since() == 20 + 3 * (1 + 3)
+    await engine.learner.save(tmp_path)
+    assert worst_gap(replies, plain_peft(tiny("llama"), tmp_path)) < 1e-5
+    assert {version for reply in replies for version in reply.versions} == {1}

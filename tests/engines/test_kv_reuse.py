@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from engine_cases import (
     Continuation,
     finish,
@@ -21,6 +22,7 @@ from engine_cases import (
 from row_cases import group_rows
 
 from agentrft.engines.torch_engine import LoraSpec, TorchEngine
+from agentrft.errors import EngineFault
 from agentrft.losses import SupervisedLoss
 
 Load = Callable[..., TorchEngine]
@@ -182,3 +184,18 @@ async def test_idle_prefixes_are_forgotten_with_their_weights(
     await engine.learner.save(tmp_path)
     assert worst_gap(replies, plain_peft(tiny("llama"), tmp_path)) < 1e-5
     assert {version for reply in replies for version in reply.versions} == {1}
+
+
+async def test_diverged_weights_are_a_fault_that_the_next_weights_mend(load: Load, plain: Any, tmp_path: Path) -> None:
+    engine = load("llama", lora=LoraSpec(rank=4, alpha=8))
+    await engine.learner.save(tmp_path)
+    for _, adapted in engine.model.adapters():
+        adapted.lora_b.data.fill_(float("nan"))
+    engine.model.merge()
+    wanted = [request([5, 6, n], n=3 + 4 * n, seed=n) for n in range(8)]
+    with pytest.raises(ExceptionGroup) as faults:
+        await finish_all(engine.generator, wanted)
+    assert {type(fault) for fault in faults.value.exceptions} == {EngineFault}
+    await engine.learner.load(tmp_path)
+    # Slots are used again; what the bad weights left in them must not show.
+    assert worst_gap(await finish_all(engine.generator, wanted), plain) < 1e-5

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from agentrft.engines.torch_sampling import draw
+from agentrft.errors import EngineFault
 
 NEVER = float("-inf")
 ONE_FLOAT = 2.0**-24
@@ -79,3 +80,11 @@ def test_a_row_does_not_depend_on_its_neighbours(dtype: torch.dtype) -> None:
         some, theirs = draw(logits[rows].clone(), uniforms[rows], temperatures[rows])
         assert some == [tokens[r] for r in rows]
         assert theirs == [log_probs[r] for r in rows]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_numbers_are_a_fault_not_a_token(bad: float) -> None:
+    logits = torch.zeros(2, 300)
+    logits[1, 7] = bad
+    with pytest.raises(EngineFault, match="its weights have diverged; go back to an earlier checkpoint and lower"):
+        draw(logits, torch.zeros(2), torch.ones(2))

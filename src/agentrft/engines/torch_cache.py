@@ -19,6 +19,11 @@ from torch import Tensor
 _CAPACITY_STEP = 64
 """Tokens by which slots grow; doubling would leave half of a large cache empty."""
 
+_MIN_SPLIT_TOKENS = 8
+"""A shorter upper part is not worth a level of its own."""
+_MAX_LEVELS = 64
+"""Blocks on one path, but for the few that new requests add below; passes walk the tree by recursion."""
+
 
 @dataclass(slots=True, eq=False)
 class Block:
@@ -36,6 +41,14 @@ class Block:
     def depth(self) -> int:
         """Tokens before this block."""
         return sum(len(block.tokens) for block in self.path()) - len(self.tokens)
+
+    @property
+    def height(self) -> int:
+        """Levels of blocks from this one down to its deepest leaf."""
+        levels, row = 0, [self]
+        while row:
+            levels, row = levels + 1, [child for block in row for child in block.children]
+        return levels
 
     def path(self) -> list[Block]:
         """Blocks from the root to this one."""
@@ -101,6 +114,10 @@ class KvCache:
         self.roots.clear()
         self.idle.clear()
         self._free = list(range(self.n_slots))
+        # What diverged weights left in a slot would spread: a masked position still takes part in products. Whatever
+        # stops being a number in some layer has stopped being one in the last.
+        if not bool(torch.isfinite(self.values[-1]).all()):
+            self.keys, self.values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
 
     # ---- blocks
 
@@ -115,10 +132,13 @@ class KvCache:
         return block
 
     def match(self, tokens: list[int], limit: int) -> tuple[Block | None, int]:
-        """The deepest computed block that is a prefix of tokens[:limit], and its end; splits a block when it must."""
+        """The deepest computed block that is a prefix of tokens[:limit], and its end.
+
+        Splits a block when that spares enough tokens; paths stay short, since every level costs each pass a call.
+        """
         node: Block | None = None
         at = 0
-        while True:
+        for level in range(_MAX_LEVELS):
             best, length = None, 0
             for child in self.roots if node is None else node.children:
                 n = min(common_prefix(child.tokens, tokens[at:limit]), child.done)
@@ -127,11 +147,13 @@ class KvCache:
             if best is None:
                 return node, at
             if length < len(best.tokens):
-                if best.done < len(best.tokens):
+                is_worth_it = length >= _MIN_SPLIT_TOKENS and level + best.height < _MAX_LEVELS
+                if best.done < len(best.tokens) or not is_worth_it:
                     return node, at
                 best = self._split(best, length)
             best.last_used = self.tick()
             node, at = best, at + length
+        return node, at
 
     def _split(self, block: Block, length: int) -> Block:
         """Cut a block in two; sequences keep holding the lower part, the upper part is returned.

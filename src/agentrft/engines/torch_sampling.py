@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agentrft.errors import EngineFault
+
 _BLOCK = 256
 """Vocabulary entries summed together before the search; two short searches beat one over 50,000 entries."""
 
@@ -17,7 +19,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[list[i
 
     `logits` [B, V] float32 is overwritten. `uniforms` [B] in [0, 1). Rows with temperature 0 take the most likely token
     and report its log-prob at temperature 1; the others report the log-prob under logits / temperature. Each row's
-    result depends on that row alone, bit for bit.
+    result depends on that row alone, bit for bit. Raises EngineFault when logits are not numbers.
     """
     greedy = temperatures == 0
     if bool((temperatures != 1).any()):
@@ -31,6 +33,11 @@ def draw(logits: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[list[i
     by_block = weights.view(rows, blocks, _BLOCK)
     ends = by_block.sum(-1).cumsum(-1)
     total = ends[:, -1:]
+    if bool(total.isnan().any()):
+        raise EngineFault(
+            "the model's logits are not numbers, so its weights have diverged; go back to an earlier checkpoint and "
+            "lower learning_rate"
+        )
     # A uniform drawn in float64 may round to 1, and no token's weight reaches past the total.
     target = uniforms[:, None].clamp(max=_BELOW_ONE) * total
     block = torch.searchsorted(ends, target, right=True).clamp_(max=blocks - 1)

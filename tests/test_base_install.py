@@ -76,6 +76,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             source, link = Path(str(distribution.locate_file(entry))), folder / entry
             if source.exists() and source.suffix != ".pth" and not link.exists():
                 link.symlink_to(source)
+    # An editable install may have put the packaged example there; the source tree has everything.
+    (folder / "agentrft").unlink(missing_ok=True)
     (folder / "agentrft").symlink_to(ROOT / "src" / "agentrft")
     return folder
 

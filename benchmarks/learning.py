@@ -89,7 +89,7 @@ def run(task: str, seed: int, arm: str, options: argparse.Namespace) -> dict[str
         if rft_run is None:
             document = asyncio.run(run_rft(study, store))
         else:
-            document = asyncio.run(run_control(study, arm, store, rft_run))
+            document = asyncio.run(run_control(study, arm, store, rft_run, path.with_suffix(".job")))
     finally:
         store.close()
     sizes = {"items": options.items, "samples": options.samples, "test_seed": options.test_seed}

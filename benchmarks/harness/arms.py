@@ -22,7 +22,7 @@ from agentrft import build
 from agentrft.credit import CREDIT
 from agentrft.jobs.models import find_weights
 from agentrft.jobs.rows import demonstrations_of, items_of
-from agentrft.jobs.service import StoredJob, create_job
+from agentrft.jobs.service import StoredJob, create_job, stored_job
 from agentrft.jobs.spec import JobSpec
 from agentrft.ladder import LadderPlan, LadderResult, climb
 from agentrft.ladder.measure import Measured
@@ -112,18 +112,23 @@ async def run_rft(study: Study, store: SqlStore) -> dict[str, Any]:
     }
 
 
-async def run_control(study: Study, arm: str, store: SqlStore, rft_run: Mapping[str, Any]) -> dict[str, Any]:
-    """One control arm, measured beside the warm-up of the rft arm that it belongs to."""
+async def run_control(
+    study: Study, arm: str, store: SqlStore, rft_run: Mapping[str, Any], job_note: Path
+) -> dict[str, Any]:
+    """One control arm, measured beside the warm-up of the rft arm that it belongs to.
+
+    `job_note` keeps the id of the job while it runs, so that an interrupted arm goes on with it.
+    """
     sft_job = store.get_job(rft_run["jobs"]["sft"])
     is_sft = arm == "more_sft"
     spec = _control_spec(study.spec, arm)
-    job = create_job(
-        store,
-        spec,
-        study.base_dir,
-        kind="supervised" if is_sft else "reinforcement",
-        start_from=None if is_sft else sft_job["fine_tuned_model"],
-    )
+    if job_note.exists():
+        job = stored_job(store, job_note.read_text())
+    else:
+        kind = "supervised" if is_sft else "reinforcement"
+        start_from = None if is_sft else sft_job["fine_tuned_model"]
+        job = create_job(store, spec, study.base_dir, kind=kind, start_from=start_from)
+        job_note.write_text(job.id)
     started = time.monotonic()
     weights = find_weights(job.model, base_dir=study.base_dir)
     async with build.open_job(spec, study.base_dir, weights, training=True) as live:

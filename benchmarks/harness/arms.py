@@ -119,16 +119,9 @@ async def run_control(
 
     `job_note` keeps the id of the job while it runs, so that an interrupted arm goes on with it.
     """
-    sft_job = store.get_job(rft_run["jobs"]["sft"])
     is_sft = arm == "more_sft"
     spec = _control_spec(study.spec, arm)
-    if job_note.exists():
-        job = stored_job(store, job_note.read_text())
-    else:
-        kind = "supervised" if is_sft else "reinforcement"
-        start_from = None if is_sft else sft_job["fine_tuned_model"]
-        job = create_job(store, spec, study.base_dir, kind=kind, start_from=start_from)
-        job_note.write_text(job.id)
+    job = _control_job(study, spec, store, rft_run, job_note, is_sft=is_sft)
     started = time.monotonic()
     weights = find_weights(job.model, base_dir=study.base_dir)
     async with build.open_job(spec, study.base_dir, weights, training=True) as live:
@@ -152,6 +145,19 @@ async def run_control(
         "strategies": {arm: _strategies(study, store, job.id, arm)},
         "measured": {arm: _as_lists(measured)},
     }
+
+
+def _control_job(
+    study: Study, spec: JobSpec, store: SqlStore, rft_run: Mapping[str, Any], job_note: Path, *, is_sft: bool
+) -> StoredJob:
+    """The arm's job: the one that `job_note` names where it was interrupted, else a new one, noted there."""
+    if job_note.exists():
+        return stored_job(store, job_note.read_text())
+    kind = "supervised" if is_sft else "reinforcement"
+    start_from = None if is_sft else store.get_job(rft_run["jobs"]["sft"])["fine_tuned_model"]
+    job = create_job(store, spec, study.base_dir, kind=kind, start_from=start_from)
+    job_note.write_text(job.id)
+    return job
 
 
 def _control_spec(spec: JobSpec, arm: str) -> JobSpec:

@@ -132,32 +132,39 @@ def fastest(tried: list[Tried]) -> Tried:
     return min(working, key=lambda one: one.step_s or 0.0)
 
 
-def run_sweep(model: Path, sizes: Sizes) -> list[Tried]:
-    """The staged sweep: row splits first, then variations of the best split. Prints as it goes."""
-    tried: list[Tried] = []
+def run_sweep(model: Path, sizes: Sizes, file: Path) -> list[Tried]:
+    """The staged sweep: row splits first, then variations of the best split. Prints as it goes.
+
+    Every outcome goes into `file` at once; what is there already is not tried again.
+    """
+    tried = [Tried(**record) for record in json.loads(file.read_text())] if file.exists() else []
 
     def stage(settings: Iterator[tuple[str, dict[str, Any]]]) -> None:
         for name, config in settings:
+            if any(one.name == name for one in tried):
+                continue
             times = [one.step_s for one in tried if one.step_s is not None]
             tried.append(try_config(model, name, config, sizes, min(times, default=None)))
             print(f"  TRL {name}: {outcome(tried[-1])}", flush=True)
+            file.write_text(json.dumps([asdict(one) for one in tried], indent=2))
 
     stage(splits(sizes))
-    stage(variations(fastest(tried).config, sizes))
+    stage(variations(fastest([one for one in tried if one.name in dict(splits(sizes))]).config, sizes))
     return tried
 
 
 def remembered(model: Path, sizes: Sizes, *, again: bool) -> list[Tried]:
-    """The sweep for this machine and these sizes, run now when it was never run or `again` asks for it."""
+    """The sweep for this machine and these sizes: what an earlier call has measured, and the rest now.
+
+    `again` measures all of it anew.
+    """
     cpu = machine()
     key = json.dumps([asdict(sizes), cpu["processor"], cpu["cores"], cpu["vector_flags"], platform.node()])
     pins = environments.pins_of("trl").read_text()
     file = environments.cache() / f"trl-sweep-{hashlib.sha256((key + pins).encode()).hexdigest()[:12]}.json"
-    if not again and file.exists():
-        return [Tried(**record) for record in json.loads(file.read_text())]
-    tried = run_sweep(model, sizes)
-    file.write_text(json.dumps([asdict(one) for one in tried], indent=2))
-    return tried
+    if again:
+        file.unlink(missing_ok=True)
+    return run_sweep(model, sizes, file)
 
 
 def outcome(one: Tried) -> str:

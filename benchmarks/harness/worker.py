@@ -91,7 +91,7 @@ class Worker:
             raise WorkerTimeout(f"no answer within {timeout_s:.0f} s")
         line = stdout.readline()
         if not line:
-            raise WorkerError(f"worker ended with exit code {self._process.wait()}\n{self.last_words()}")
+            raise WorkerError(f"{self.last_words()}\nthe worker {_ending(self._process.wait())}")
         data = json.loads(line)
         if "error" in data:
             raise WorkerError(data["error"])
@@ -127,6 +127,14 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _ending(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    hint = " (which the kernel sends when memory runs out)" if code == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{hint}"
 
 
 def interleaved(

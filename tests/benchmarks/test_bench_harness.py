@@ -17,7 +17,7 @@ from harness.trl_sweep import Sizes, Tried, fastest, splits, variations
 from harness.worker import Worker, WorkerError, WorkerTimeout, interleaved
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = ("environments", "rft_step", "decode", "prefix_tree", "learning", "exactness_cost")
+SCRIPTS = ("environments", "rft_step", "decode", "prefix_tree", "learning", "exactness_cost", "warmup")
 
 ECHO = """
 import os, sys, time
@@ -63,7 +63,7 @@ def test_worker_failures_are_told_apart(echo: Path) -> None:
             worker.ask("step", timeout_s=0.1, sleep=60)
     with Worker("echo_worker", log=echo / "log") as worker:
         worker.ready()
-        with pytest.raises(WorkerError, match=r"(?s)exit code 7.*last words"):
+        with pytest.raises(WorkerError, match=r"(?s)last words.*exit code 7"):
             worker.ask("die")
 
 

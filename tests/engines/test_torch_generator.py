@@ -17,6 +17,8 @@ from engine_cases import (
     finish,
     finish_all,
     mixed_requests,
+    plain_peft,
+    randomise_adapters,
     reached,
     request,
     some_tokens,
@@ -50,6 +52,22 @@ async def test_log_probs_are_those_of_transformers(family: str, load: Load, tiny
     engine = load(family, lora=LoraSpec(rank=4, alpha=8))
     replies = await finish_all(engine.generator, mixed_requests(14))
     assert worst_gap(replies, plain_model(tiny(family))) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_untied", "qwen2", "qwen3", "gemma"])
+async def test_packed_products_give_the_same_before_and_after_an_update(
+    family: str, load: Load, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    engine = load(family, lora=LoraSpec(rank=4, alpha=8))
+    engine.model.pack()
+    before = await finish_all(engine.generator, mixed_requests(14))
+    assert worst_gap(before, plain_model(tiny(family))) < 1e-5
+    randomise_adapters(engine)
+    engine.generator.forget()
+    await engine.learner.save(tmp_path)
+    after = await finish_all(engine.generator, mixed_requests(14))
+    assert worst_gap(after, plain_peft(tiny(family), tmp_path)) < 1e-5
+    assert [c.tokens for c in before] != [c.tokens for c in after]
 
 
 async def test_a_reply_ends_after_a_stop_token_or_at_its_length(load: Load) -> None:

@@ -13,6 +13,7 @@ from agentrft.engines import torch_exact
 from agentrft.engines.torch_generator import GeneratorSettings, TorchGenerator
 from agentrft.engines.torch_learner import LearnerSettings, TorchLearner
 from agentrft.engines.torch_model import DtypeName, LoraSpec, TorchModel, load_model
+from agentrft.engines.torch_packed import is_packing_faster
 from agentrft.engines.torch_pass import CachedAttention
 from agentrft.errors import UserError
 
@@ -57,6 +58,8 @@ class TorchEngine:
         model = load_model(folder, lora=lora, dtype=dtype, device=where, seed=seed)
         if exact:
             _prepare_exact(model)
+        elif is_packing_faster(model.dtype, model.device):
+            model.pack()
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         generates = TorchGenerator(
             model,

@@ -14,7 +14,6 @@ from typing import Literal
 import psutil
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from agentrft.engines.torch_cache import Block, KvCache, Tail, common_prefix
 from agentrft.engines.torch_model import Attend, TorchModel
@@ -217,7 +216,7 @@ class TorchGenerator:
             return []
         pad = -len(ready) % self._row_multiple
         rows = torch.tensor([row for _, row in ready] + [0] * pad, device=hidden.device)
-        logits = linear(hidden[rows], self._model.head).float()[: len(ready)]
+        logits = self._model.logits(hidden[rows])[: len(ready)]
         uniforms = torch.tensor([s.uniforms.random() for s, _ in ready], device=hidden.device)
         temperatures = torch.tensor([s.request.temperature for s, _ in ready], device=hidden.device)
         tokens, log_probs = draw(logits, uniforms, temperatures)

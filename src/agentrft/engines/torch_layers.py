@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from agentrft.engines.torch_packed import PackedLinear
+
 
 class _LoraLinear(Function):
     """y = x Wᵀ with W = base + scale·B·A already merged, for one or several adapted layers of one input.
@@ -56,6 +58,8 @@ class LoraLinear(nn.Module):
     base: Tensor
     weight: Tensor
     bias: Tensor | None
+    packed: PackedLinear | None = None
+    """Computes products without gradients, where that is faster."""
 
     def __init__(self, base: nn.Linear, *, rank: int, alpha: float, dtype: torch.dtype, generator: torch.Generator):
         super().__init__()
@@ -70,7 +74,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            return F.linear(x, self.weight, self.bias)
+            return F.linear(x, self.weight, self.bias) if self.packed is None else self.packed(x, self.bias)
         y = _LoraLinear.apply(x, self.weight, self.scale, self.lora_a, self.lora_b)
         return y if self.bias is None else y + self.bias
 
@@ -99,6 +103,11 @@ class LoraGroup:
             part.weight = rows
         biases = [part.bias for part in parts if part.bias is not None]
         self._bias = torch.cat(biases) if biases else None
+        self._packed: PackedLinear | None = None
+
+    def pack(self) -> None:
+        """From now on compute products without gradients from a packed copy."""
+        self._packed = PackedLinear(self._weight)
 
     @classmethod
     def of(cls, *parts: nn.Module) -> LoraGroup | None:
@@ -110,7 +119,8 @@ class LoraGroup:
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """What each layer gives for x, in order."""
         if not torch.is_grad_enabled():
-            return F.linear(x, self._weight, self._bias).split(self._sizes, dim=-1)
+            y = F.linear(x, self._weight, self._bias) if self._packed is None else self._packed(x, self._bias)
+            return y.split(self._sizes, dim=-1)
         a = torch.cat([part.lora_a for part in self._parts])
         b = [part.lora_b for part in self._parts]
         y = _LoraLinear.apply(x, self._weight, self._parts[0].scale, a, *b)

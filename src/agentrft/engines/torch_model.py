@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from agentrft.engines import torch_layers as layers
 from agentrft.engines.torch_attention import ForestAttention, Piece
+from agentrft.engines.torch_packed import PackedLinear
 from agentrft.errors import UserError
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -65,6 +66,7 @@ class TorchModel:
         self.head: nn.Parameter = network.get_output_embeddings().weight
         self.version = 0
         """Optimiser steps applied."""
+        self._packed_head: PackedLinear | None = None
 
     @property
     def context_tokens(self) -> int:
@@ -89,6 +91,20 @@ class TorchModel:
         """Final hidden states [N, E] (after the last norm) of tokens ids [N] at positions [N]."""
         out = self.body(input_ids=ids[None], position_ids=positions[None], use_cache=False, attend=attend)
         return out.last_hidden_state[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [N, V] (float32) of hidden states [N, E], without gradients."""
+        head = self._packed_head
+        return (nn.functional.linear(hidden, self.head) if head is None else head(hidden)).float()
+
+    def pack(self) -> None:
+        """Keep a packed copy of the adapted weights and of the head, for products without gradients."""
+        self._packed_head = PackedLinear(self.head)
+        for module in self.network.modules():
+            if isinstance(module, layers.LoraLinear):
+                module.packed = PackedLinear(module.weight)
+            elif isinstance(group := module.__dict__.get("inputs"), layers.LoraGroup):
+                group.pack()
 
     def adapters(self) -> Iterator[tuple[str, layers.LoraLinear]]:
         """Adapted layers with their module path inside the transformers model."""

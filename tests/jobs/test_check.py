@@ -111,6 +111,13 @@ def test_a_name_of_the_hub_is_not_looked_up(make_job: MakeJob) -> None:
     assert dict(report.facts)["model"] == "owner/some-model (on the hub: not checked)"
 
 
+def test_the_built_in_model_needs_no_hub(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "new"))
+    report = checked(make_job({"model": "SmolLM2-135M-Instruct"}))
+    assert report.problems == []
+    assert dict(report.facts)["model"] == "SmolLM2-135M-Instruct (built in, unpacked when first used)"
+
+
 def test_start_from_replaces_the_model(make_job: MakeJob, model_folder: Path) -> None:
     assert checked(make_job({"model": "no-such-model"}), start_from=str(model_folder)).problems == []
 

@@ -24,6 +24,15 @@ def test_the_stage_table_fits_and_cuts_nothing(report: Report, width: int) -> No
     assert "0.77 [0.72, 0.82]" in text
 
 
+def test_a_long_name_gives_way_to_the_figures(report: Report) -> None:
+    stages = [replace(stage, name="smollm2-135m-instruct-filenav-29l0fh") for stage in report.stages]
+    text = printed(stage_table(stages))
+    assert "[0.72, 0.82]" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("smollm2-135m-instruct") == len(stages)
+
+
 def test_a_split_shows_only_stages_measured_on_it(report: Report) -> None:
     text = printed(stage_table(report.stages, split="new_names"))
     assert "rft" in text

@@ -6,10 +6,13 @@ No torch at import: the base install can still say whether a model name makes se
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shutil
+import sys
 import tempfile
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +125,15 @@ def _convert_gguf(source: Path, target: Path) -> None:
             code="torch_missing",
         ) from error
     disable_progress_bar()
+    # transformers shows its unpacking with a bar of its own, which it does not let anyone switch off.
+    quiet = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=_SMOLLM2_GGUF, quantization_config=GgufConfig(dequantize=True), dtype="float32"
-        )
+        with quiet:
+            model = AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=_SMOLLM2_GGUF, quantization_config=GgufConfig(dequantize=True), dtype="float32"
+            )
         if hasattr(model.config, "quantization_config"):
             delattr(model.config, "quantization_config")
         model.save_pretrained(scratch)

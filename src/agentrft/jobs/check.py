@@ -71,8 +71,10 @@ def check_job(spec: JobSpec, base_dir: Path, *, start_from: str | None = None) -
     _probe_grader(report, spec, base_dir, splits)
     _check_bounds(report, spec, splits)
     with report.collecting():
-        folder = _model_folder(start_from or spec.model, base_dir)
-        report.facts.insert(0, ("model", f"{start_from or spec.model}{'' if folder else ' (on the hub: not checked)'}"))
+        name = start_from or spec.model
+        folder = _model_folder(name, base_dir)
+        elsewhere = "built in, unpacked when first used" if name.lower() == SMOLLM2 else "on the hub: not checked"
+        report.facts.insert(0, ("model", name if folder else f"{name} ({elsewhere})"))
         if folder is not None and tools is not None:
             _check_lengths(report, spec, folder, splits, demonstrations, tools)
     return report
@@ -217,7 +219,8 @@ def _check_bounds(report: CheckReport, spec: JobSpec, splits: Mapping[str, Seque
 
 
 def _model_folder(name: str, base_dir: Path) -> Path | None:
-    """The base model's folder when it is on this machine; None when its name could be one of the hub's.
+    """The base model's folder when it is on this machine; None for the built-in model before its first use, and when
+    the name could be one of the hub's.
 
     Raises UserError when the name cannot mean anything.
     """

@@ -17,6 +17,8 @@ from agentrft.report.wording import bounds, gain, number
 from agentrft.stats import Interval
 from agentrft.types import Episode
 
+_SHORT_NAME = 4
+"""Stage names up to this length leave room for mean and bounds on one line of 80 columns."""
 _MARKS = {
     "system": ("system", "dim"),
     "user": ("user", "bold"),
@@ -32,20 +34,22 @@ _MARKS = {
 def stage_table(stages: Sequence[Stage], *, split: str | None = None) -> Table:
     """Reward, success, calls and parse rate of every stage with 95 % intervals, for one split (the first if None)."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("", style="bold", no_wrap=True)
+    table.add_column("", style="bold", overflow="fold")
     for name in ("reward", "success", "calls/episode", "parse rate"):
         table.add_column(name, no_wrap=True)
+    # Beside a long name (a model's) the bounds go below the mean, so that 80 columns hold both.
+    break_at = "\n" if any(len(stage.name) > _SHORT_NAME for stage in stages) else " "
     for stage in stages:
         figures = stage.figures.get(split) if split else stage.main
         if figures is not None:
             cells = (figures.reward, figures.success, figures.calls, figures.parse_rate)
-            table.add_row(stage.name, *(_cell(cell) for cell in cells))
+            table.add_row(stage.name, *(_cell(cell, break_at) for cell in cells))
     return table
 
 
-def _cell(interval: Interval) -> Text:
+def _cell(interval: Interval, break_at: str) -> Text:
     digits = 2 if interval.high < 10 else 1
-    return Text.assemble(number(interval.mean, digits) + " ", (bounds(interval, digits=digits), "dim"))
+    return Text.assemble(number(interval.mean, digits) + break_at, (bounds(interval, digits=digits), "dim"))
 
 
 def gain_lines(gains: Sequence[tuple[str, Interval]]) -> Text:

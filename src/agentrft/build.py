@@ -240,6 +240,7 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
         eval_interval=reinforcement.hyperparameters.eval_interval,
         eval_samples=reinforcement.hyperparameters.eval_samples,
         pass_threshold=pass_threshold_of(spec),
+        measure_kl=spec.training.lora is not None,
         **training,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from row_cases import CASES, PROMPT, group_rows, row
 from safetensors.torch import load_file
 
 from agentrft.engines.torch_engine import LoraSpec, TorchEngine
-from agentrft.errors import UserError
+from agentrft.errors import EngineFault, UserError
 from agentrft.losses import LOSSES, LossBatch, PolicyGradientLoss, SupervisedLoss
 from agentrft.types import Row
 
@@ -314,3 +316,19 @@ def scaled(one: Row) -> Row:
     """The tiny models' ids spread over the real vocabulary of 49,152."""
     ids = [163 * token for token in one.ids]
     return Row(ids=ids, trained=one.trained, log_probs=one.log_probs, credit=one.credit, unit=one.unit, group=one.group)
+
+
+async def test_a_gradient_that_is_not_finite_changes_nothing(load: Load) -> None:
+    engine = load("llama", lora=LoraSpec(rank=4, alpha=8))
+    rows = group_rows(seed=0)
+    await engine.learner.forward_backward(rows, SupervisedLoss())
+    await engine.learner.optim_step(1e-3)
+    before = {name: p.detach().clone() for name, p in engine.model.parameters().items()}
+    spoilt = [replace(row, credit=[c * float("inf") if c else 0.0 for c in row.credit]) for row in rows]
+    await engine.learner.forward_backward(spoilt, SupervisedLoss())
+    with pytest.raises(EngineFault, match=r"the gradient's norm is (inf|nan), expected a finite number"):
+        await engine.learner.optim_step(1e-3)
+    assert all(torch.equal(before[name], p) for name, p in engine.model.parameters().items())
+    assert engine.learner.policy_version == 1
+    await engine.learner.forward_backward(rows, SupervisedLoss())  # the bad gradient is gone
+    assert math.isfinite((await engine.learner.optim_step(1e-3)).grad_norm)

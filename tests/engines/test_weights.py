@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from row_cases import group_rows
 from safetensors.torch import load_file, save_file
 
 from agentrft.engines.torch_engine import LoraSpec, TorchEngine
-from agentrft.errors import UserError
+from agentrft.errors import StoreFault, UserError
 from agentrft.losses import SupervisedLoss
+from agentrft.train.checkpoint import Checkpoints
 
 LORA = LoraSpec(rank=4, alpha=8)
 PROMPTS = [some_tokens(seed, 5 + 3 * seed) for seed in range(4)]
@@ -176,3 +178,21 @@ async def test_no_pickle_is_read(load: Load, tmp_path: Path) -> None:
     assert "has no adapter_model.safetensors" in await refusal_of(engine, tmp_path)
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     await engine.learner.load(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit on file sizes to stand for a full disk")
+async def test_a_disk_that_refuses_is_a_fault_of_the_store(load: Load, tmp_path: Path) -> None:
+    import resource
+
+    engine = load("llama", lora=LORA)
+    await train(engine)
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+    try:
+        with pytest.raises(StoreFault, match=r"could not save .*free disk space, then resume the job"):
+            await checkpoints.save(engine.learner, 1, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert [*checkpoints.folder.iterdir()] == []
+    assert (await checkpoints.save(engine.learner, 1, {})).step == 1

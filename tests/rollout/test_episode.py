@@ -183,6 +183,13 @@ async def test_time_runs_out(agent, item, key):
     assert tools.closed == 1
 
 
+async def test_an_episode_that_never_got_a_reply_is_void_rather_than_bad(agent, item, key):
+    slow = agent("4", max_delay_s=30.0, limits=Limits(max_time_s=0.01))
+    episode = await run_episode(item, key, slow)
+    assert (episode.stop_reason, episode.turns) == (StopReason.FAULT, ())
+    assert episode.fault == "engine: no reply within max_time_s (0.01 s)"
+
+
 async def test_a_timeout_inside_a_tool_is_not_taken_for_the_episodes(agent, item, key):
     def broken(arguments, item):
         raise TimeoutError("mine")

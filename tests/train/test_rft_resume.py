@@ -149,6 +149,40 @@ async def test_a_damaged_newest_checkpoint_costs_steps_not_the_result(peek, rft_
     assert (plan.folder / "checkpoints" / "bad-step-00000004").is_dir()
 
 
+async def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(peek, rft_plan, store):
+    plan, by_version = rft_plan(steps=4), {0: 0.1, 2: 0.9, 4: 0.5}
+
+    async def train() -> TrainResult:
+        learner = peek.warm(peek.learner())
+
+        def grade(sample, item):  # of validation items only the version counts
+            return by_version[learner.policy_version] if item in plan.validation else peek.reward(sample, item)
+
+        return await rft.train(plan, learner, peek.agent(learner), ScriptedGrader(grade), RunLog(store, "ftjob-t"))
+
+    first = await train()
+    assert (first.best.step, first.last.step) == (2, 4)
+    (first.best.path / "table.json").write_text("{}")
+    assert (await train()).best.step == 4
+    assert any("step 2 is damaged" in event["message"] for event in store.list_events("ftjob-t"))
+
+
+async def test_a_checkpoint_saved_just_before_a_kill_is_listed_after_it(peek, rft_plan, store):
+    class Silent(RunLog):
+        def checkpoint(self, checkpoint, metrics, *, is_best):
+            if checkpoint.step == plan.steps:
+                raise Killed
+            super().checkpoint(checkpoint, metrics, is_best=is_best)
+
+    plan = rft_plan(steps=2)
+    learner = peek.warm(peek.learner())
+    with pytest.raises(Killed):
+        await rft.train(plan, learner, peek.agent(learner), peek.grader, Silent(store, "ftjob-t"))
+    assert [c["step"] for c in store.list_checkpoints("ftjob-t")] == [0]
+    await live(peek, plan, store, Fuse(-1))
+    assert [c["step"] for c in store.list_checkpoints("ftjob-t")] == [0, 2]
+
+
 async def test_a_killed_step_does_not_play_its_finished_episodes_again(peek, rft_plan, store):
     plan = rft_plan(steps=2, validation=(), eval_interval=2)
     with pytest.raises(Killed):  # in the update of the first step: all its episodes are in the journal

@@ -18,7 +18,7 @@ from agentrft.engines.prefix_tree import Forest, lay_out, micro_batches, needed_
 from agentrft.engines.torch_attention import ForestAttention, Piece
 from agentrft.engines.torch_layers import token_log_probs
 from agentrft.engines.torch_model import TorchModel
-from agentrft.errors import UserError
+from agentrft.errors import EngineFault, UserError
 from agentrft.losses import LOSSES, LossBatch
 from agentrft.protocols import BackwardReport, OptimReport
 from agentrft.types import Row
@@ -69,7 +69,7 @@ class TorchLearner:
         return await self._run(lambda: self._forward_backward(rows, loss))
 
     async def optim_step(self, lr: float) -> OptimReport:
-        """See `protocols.Learner`."""
+        """See `protocols.Learner`; raises EngineFault, and changes nothing, when the gradient is not finite."""
         return await self._run(lambda: self._optim_step(lr))
 
     async def log_probs(self, rows: Sequence[Row], *, reference: bool = False) -> list[list[float]]:
@@ -137,6 +137,12 @@ class TorchLearner:
     def _optim_step(self, lr: float) -> OptimReport:
         masters = list(self._masters.values())
         norm = torch.nn.utils.clip_grad_norm_(masters, self._settings.max_grad_norm, foreach=False)
+        if not bool(torch.isfinite(norm)):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise EngineFault(
+                f"the gradient's norm is {float(norm)}, expected a finite number; the weights were left as they are. "
+                "Look for extreme rewards or lower learning_rate, then resume from the last checkpoint"
+            )
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()

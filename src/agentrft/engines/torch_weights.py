@@ -39,17 +39,17 @@ def save(model: TorchModel, masters: dict[str, nn.Parameter], optimizer: torch.o
     for name, parameter in masters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             state[f"{key}/{name}"] = value.detach().cpu().contiguous()
-    save_file(state, folder / OPTIMIZER, metadata={"policy_version": str(model.version)})
+    _write(state, folder / OPTIMIZER, {"policy_version": str(model.version)})
 
 
 def save_weights(model: TorchModel, masters: dict[str, nn.Parameter], folder: Path) -> None:
     """Write only what a user loads elsewhere: a PEFT adapter, or a transformers model."""
     tensors = {name: master.detach().cpu().contiguous() for name, master in masters.items()}
     if model.lora is None:
-        save_file(tensors, folder / MODEL, metadata={"format": "pt"})
+        _write(tensors, folder / MODEL, {"format": "pt"})
         model.config.save_pretrained(folder)
         return
-    save_file({_PEFT_PREFIX + name: value for name, value in tensors.items()}, folder / ADAPTER)
+    _write({_PEFT_PREFIX + name: value for name, value in tensors.items()}, folder / ADAPTER)
     config = peft_config(model)
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -118,6 +118,14 @@ def _file(folder: Path, name: str, model: TorchModel) -> Path:
             code="checkpoint_mismatch",
         )
     return folder / name
+
+
+def _write(tensors: dict[str, Tensor], path: Path, notes: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; raises OSError when the disk refuses, which safetensors reports as its own kind."""
+    try:
+        save_file(tensors, path, metadata=notes)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

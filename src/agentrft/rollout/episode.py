@@ -51,6 +51,8 @@ async def run_episode(item: Item, key: EpisodeKey, agent: Agent, *, order: tuple
         if not timer.expired():
             raise
         stop = StopReason.MAX_TIME
+        if not course.turns:  # it waited for the engine: the policy did nothing that could be judged
+            stop, fault = StopReason.FAULT, f"engine: no reply within max_time_s ({agent.limits.max_time_s:g} s)"
     return Episode(
         id=key.id,
         trace_id=key.trace_id,

@@ -151,4 +151,6 @@ def _claim(store: SqlStore, job_id: str) -> int:
 async def _beat(store: SqlStore, job_id: str, token: int) -> None:
     while True:
         await asyncio.sleep(LEASE_S / 3)
-        store.heartbeat(job_id, token, LEASE_S)
+        # A store that is busy now may answer next time; whether the lease was lost, the fenced writes find out.
+        with suppress(BoundaryError):
+            store.heartbeat(job_id, token, LEASE_S)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,10 @@ class Checkpoints:
     def at(self, step: int) -> Checkpoint | None:
         """The one of that step, if it is there and verifies."""
         return verified(self.folder / checkpoint_name(step))
+
+    def first_good(self, steps: Iterable[int]) -> Checkpoint | None:
+        """The first of these steps that is there and verifies."""
+        return next((found for step in steps if (found := self.at(step))), None)
 
     def _prune(self, keep_steps: Collection[int]) -> None:
         for path in sorted(self.folder.glob("step-*"))[: -self._keep]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentrft.credit import reward_of
-from agentrft.errors import UserError
 from agentrft.protocols import EpisodeRecord, Grader
 from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
 from agentrft.stats import Interval, cluster_bootstrap
 from agentrft.train.log import EpisodeDone, EvaluationDone, Phase, RunLog
 from agentrft.train.metrics import is_success, readable_fraction
+from agentrft.train.outage import check_faults, nothing_graded
 from agentrft.types import Episode, Grade, Group, Item, StopReason
 
 
@@ -78,12 +78,7 @@ class Evaluation:
     def interval(self, values_I_K: Sequence[Sequence[float]]) -> Interval:
         """Mean and 95 % interval of one of the lists above; raises UserError when no episode has a grade."""
         if not any(values_I_K):
-            reasons = {grade.reason for group in self.groups for grade in group.grades if grade.reason}
-            raise UserError(
-                f"None of the {self.plan.split} episodes could be graded: {'; '.join(sorted(reasons)[:5])}. "
-                "Mend the grader or the tools and run again.",
-                code="nothing_graded",
-            )
+            raise nothing_graded(self.plan.split, [grade for group in self.groups for grade in group.grades])
         return cluster_bootstrap(values_I_K)
 
     def _values(self, value_of: Callable[[Episode, Grade], float | None]) -> list[list[float]]:
@@ -98,7 +93,7 @@ class Evaluation:
 async def evaluate(plan: EvalPlan, agent: Agent, grader: Grader, log: RunLog) -> Evaluation:
     """Play and grade every item `samples` times; episodes and, for validation, metrics go to the log.
 
-    Raises UserError when not one episode could be graded.
+    Raises BoundaryError when every episode is a fault, UserError when not one could be graded.
     """
     seats = [Seat(index=index, item=item) for index, item in enumerate(plan.items)]
     run = f"{plan.run}/{plan.split}/{plan.stage}"
@@ -111,6 +106,7 @@ async def evaluate(plan: EvalPlan, agent: Agent, grader: Grader, log: RunLog) ->
         log.watch(_progress(plan, graded, done))
 
     evaluation = Evaluation(plan=plan, groups=await run_groups(rollout, agent, grader, on_graded=on_graded))
+    check_faults(evaluation.groups)
     log.episodes([record for group in evaluation.groups for record in _records(log.job_id, plan, group)])
     reward, success, calls = (
         evaluation.interval(values_I_K)

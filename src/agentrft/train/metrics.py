@@ -53,6 +53,7 @@ METRICS: dict[str, Metric] = {
     "masked_frac": Metric("frac", "trained tokens that the trust region dropped"),
     "ess": Metric("frac", "effective sample size over trained tokens, (Σw)² / (N Σw²)"),
     "kl_mu_k3": Metric("nats/token", "KL from generator to learner on the generated tokens, k3 estimator"),
+    "kl_ref_k3": Metric("nats/token", "at evaluations: KL from the policy to the model without its adapter, k3"),
     "log_prob_gap_max": Metric("nats", "largest |learner − generator| log-prob of a trained token"),
     # Validation, at its step.
     "valid_reward_mean": Metric("reward", "mean over validation items of their mean reward"),
@@ -120,6 +121,21 @@ def update_metrics(
         "tokens_unique": float(report.unique_tokens),
         "micro_batches": float(report.micro_batches),
     }
+
+
+def kl_k3(rows: Sequence[Row], reference: Sequence[Sequence[float]]) -> float:
+    """KL from the generator to the reference on the generated tokens (nats/token), from `reference` log-probs.
+
+    The k3 estimator: mean of exp(−d) + d − 1 with d = log p_generator − log p_reference, clamped to ±20. Source:
+    Schulman 2020, "Approximating KL divergence".
+    """
+    gaps = [
+        min(max(lp - ref, -20.0), 20.0)
+        for row, reference_T in zip(rows, reference, strict=True)
+        for lp, ref, trained in zip(row.log_probs, reference_T, row.trained, strict=True)
+        if trained
+    ]
+    return math.fsum(math.exp(-gap) + gap - 1.0 for gap in gaps) / len(gaps)
 
 
 def has_signal(group: Group) -> bool:

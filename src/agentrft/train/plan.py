@@ -73,6 +73,8 @@ class RftPlan:
     """Episodes per validation item."""
     pass_threshold: float = 0.5
     """An episode succeeds when its grade reaches this."""
+    measure_kl: bool = True
+    """Measure the KL to the reference at evaluations; needs a learner with an adapter to set aside."""
     keep_checkpoints: int = 3
     """Newest checkpoints kept; the best one is always kept."""
 

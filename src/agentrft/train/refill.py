@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentrft.errors import BoundaryError, UserError
 from agentrft.protocols import Grader
 from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
 from agentrft.train.journal import Journal
 from agentrft.train.log import EpisodeDone, RunLog
 from agentrft.train.metrics import has_signal
 from agentrft.train.order import step_seats
+from agentrft.train.outage import check_faults, check_grader
 from agentrft.train.plan import RftPlan
-from agentrft.types import Grade, Group, StopReason
-
-MAX_EXCEPTION_FRAC = 0.2
-"""Of a step's grades: above it the grader is broken rather than surprised, and the job fails."""
-_TRACEBACKS_SHOWN = 5
+from agentrft.types import Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +43,8 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
     Plays `batch_size` groups, then as many more as lacked signal, until `batch_size` groups have it or `oversample`
     times `batch_size` were played. Each round waits for the whole one before it, so which items are played never
     depends on who finishes first. Episodes in the journal are reused; newly graded ones are in it, on disk, on return.
-    Raises UserError (`grader_failing`) when the grader's own code raises too often, BoundaryError when a whole round
-    of episodes failed.
+    Raises UserError when the grader's own code raises too often (`grader_failing`) or gives no number at all
+    (`nothing_graded`), BoundaryError when every episode of the step so far is a fault.
     """
     started = agent.clock.monotonic()
     seats = step_seats(
@@ -75,38 +71,11 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
 
         groups = await run_groups(rollout, agent, grader, finished=journal.finished, on_graded=on_graded)
         played += [Played(seat=seat, group=group) for seat, group in zip(round_seats, groups, strict=True)]
-        check_grader(grade for one in played for grade in one.group.grades)
-        check_faults(groups)
+        if len(played) > 1 or len(seats) == 1:  # one group alone may be one bad item
+            check_grader(one.group for one in played)
+            check_faults(one.group for one in played)
     journal.sync()
     return Draw(played=played, wall_s=agent.clock.monotonic() - started)
-
-
-def check_grader(grades: Iterable[Grade]) -> None:
-    """Raise UserError with the distinct tracebacks when more than a fifth of the grades are exceptions."""
-    listed = list(grades)
-    tracebacks = [grade.traceback for grade in listed if grade.traceback]
-    if len(tracebacks) <= MAX_EXCEPTION_FRAC * len(listed):
-        return
-    distinct: Sequence[str] = list(dict.fromkeys(tracebacks))
-    shown = "\n\n".join(traceback.strip() for traceback in distinct[:_TRACEBACKS_SHOWN])
-    more = f"\n\n({len(distinct) - _TRACEBACKS_SHOWN} further kinds)" if len(distinct) > _TRACEBACKS_SHOWN else ""
-    raise UserError(
-        f"The grader raised on {len(tracebacks)} of {len(listed)} episodes; expected at most "
-        f"{MAX_EXCEPTION_FRAC:.0%}. Mend it and run the job again; training has used none of these episodes.\n\n"
-        f"{shown}{more}",
-        param="method.reinforcement.grader",
-        code="grader_failing",
-    )
-
-
-def check_faults(groups: Sequence[Group]) -> None:
-    """Raise BoundaryError when every episode of `groups` is a fault: the engine or the tools are down, not unlucky."""
-    episodes = [episode for group in groups for episode in group.episodes]
-    if all(episode.stop_reason is StopReason.FAULT for episode in episodes):
-        raise BoundaryError(
-            f"all {len(episodes)} episodes of a round failed, the first with: {episodes[0].fault}. Nothing was trained "
-            "on them; mend what failed, then resume the job"
-        )
 
 
 class _Meter:

@@ -14,15 +14,19 @@ from agentrft.credit import CREDIT, RewardScale
 from agentrft.errors import StoreFault
 from agentrft.protocols import Clock, EpisodeRecord, Grader, Learner, Monitor
 from agentrft.rollout import Agent, row_of, trained_tokens
-from agentrft.train.checkpoint import Checkpoints, checkpoint_name
+from agentrft.train.checkpoint import Checkpoint, Checkpoints, checkpoint_name
 from agentrft.train.evaluate import EvalPlan, evaluate
 from agentrft.train.journal import Journal
 from agentrft.train.log import RunLog, StepDone
-from agentrft.train.metrics import credit_metrics, has_signal, rewards_of, rollout_metrics, update_metrics
+from agentrft.train.metrics import credit_metrics, has_signal, kl_k3, rewards_of, rollout_metrics, update_metrics
+from agentrft.train.outage import MAX_VALIDATION_FAULT_FRAC, check_faults
 from agentrft.train.plan import RftPlan, TrainResult
 from agentrft.train.refill import Draw, Played, draw_groups
 from agentrft.train.schedule import rate_at
 from agentrft.types import Group, Row
+
+KL_ROWS = 32
+"""Rows of a step on which the KL to the reference is measured."""
 
 
 async def train(
@@ -61,13 +65,15 @@ async def train(
                 **credit_metrics(rows_R, advantages_I_G, scale),
                 **learned,
             }
+            if due := step % plan.eval_interval == 0 or step == plan.steps:
+                metrics |= await _kl_to_reference(plan, learner, rows_R)
             _record(plan, step, draw, advantages_I_G, metrics, log)
             stopped = (monitor.observe(step, metrics) if monitor else None) or should_stop()
-            if due := step % plan.eval_interval == 0 or step == plan.steps:
+            if due:
                 state = await _validate(plan, state, agent, grader, log)
             if due or stopped:
                 await _save(checkpoints, learner, state, journal, log)
-        return _result(checkpoints, state, stopped if state.step < plan.steps else None)
+        return _result(checkpoints, state, stopped if state.step < plan.steps else None, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +136,19 @@ async def _learn(plan: RftPlan, step: int, learner: Learner, rows_R: Sequence[Ro
     return update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
 
 
+async def _kl_to_reference(plan: RftPlan, learner: Learner, rows_R: Sequence[Row]) -> dict[str, float]:
+    """How far the policy that played this step is from the model without its adapter: one more pass over some rows."""
+    if not plan.measure_kl or not rows_R:
+        return {}
+    some_R = rows_R[:KL_ROWS]
+    return {"kl_ref_k3": kl_k3(some_R, await learner.log_probs(some_R, reference=True))}
+
+
 async def _validate(plan: RftPlan, state: RftState, agent: Agent, grader: Grader, log: RunLog) -> RftState:
-    """The state with one more validation point; unchanged where the plan has no validation items."""
+    """The state with one more validation point; unchanged where the plan has no validation items.
+
+    Raises BoundaryError when too many episodes are faults for the point to mean anything.
+    """
     if not plan.validation:
         return state
     evaluation = await evaluate(
@@ -148,6 +165,7 @@ async def _validate(plan: RftPlan, state: RftState, agent: Agent, grader: Grader
         grader,
         log,
     )
+    check_faults(evaluation.groups, most=MAX_VALIDATION_FAULT_FRAC)
     reward = evaluation.interval(evaluation.reward_I_K).mean
     return replace(state, validations=(*state.validations, (state.step, reward)))
 
@@ -159,12 +177,18 @@ async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> Rf
         return None
     await learner.load(newest.path)
     log.notice(f"Resuming after step {newest.step}.")
-    return RftState.from_json(newest.state)
+    state = RftState.from_json(newest.state)
+    _tell(newest, state, log)  # a kill may have come between saving it and telling
+    return state
 
 
 async def _save(checkpoints: Checkpoints, learner: Learner, state: RftState, journal: Journal, log: RunLog) -> None:
     checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
     journal.clear()
+    _tell(checkpoint, state, log)
+
+
+def _tell(checkpoint: Checkpoint, state: RftState, log: RunLog) -> None:
     validated = dict(state.validations)
     metrics = {"valid_reward_mean": validated[state.step]} if state.step in validated else {}
     log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)
@@ -204,8 +228,14 @@ def _records(job_id: str, group: Group, advantages_G: Sequence[float] | None) ->
     ]
 
 
-def _result(checkpoints: Checkpoints, state: RftState, stopped: str | None) -> TrainResult:
-    last, best = checkpoints.at(state.step), checkpoints.at(state.best_step)
+def _result(checkpoints: Checkpoints, state: RftState, stopped: str | None, log: RunLog) -> TrainResult:
+    last = checkpoints.at(state.step)
+    by_reward = sorted(state.validations, key=lambda point: -point[1])
+    best = checkpoints.first_good(step for step, _ in by_reward) or last
     if last is None or best is None:
         raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
+    if best.step != state.best_step:
+        log.notice(
+            f"The checkpoint of step {state.best_step} is damaged; the result is that of step {best.step}.", "warn"
+        )
     return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

@@ -15,7 +15,7 @@ from agentrft.clock import SYSTEM_CLOCK
 from agentrft.errors import StoreFault
 from agentrft.losses.spec import SupervisedLoss
 from agentrft.protocols import Clock, Learner
-from agentrft.train.checkpoint import Checkpoints
+from agentrft.train.checkpoint import Checkpoint, Checkpoints
 from agentrft.train.demos import normalised
 from agentrft.train.log import RunLog, StepDone
 from agentrft.train.metrics import update_metrics
@@ -53,7 +53,7 @@ async def train(
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
             await _save(checkpoints, learner, state, log)
-    return _result(checkpoints, state, stopped if state.step < plan.steps else None)
+    return _result(checkpoints, state, stopped if state.step < plan.steps else None, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +95,30 @@ async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> Sf
         return None
     await learner.load(newest.path)
     log.notice(f"Resuming after step {newest.step}.")
-    return SftState.from_json(newest.state)
+    state = SftState.from_json(newest.state)
+    _tell(newest, state, log)  # a kill may have come between saving it and telling
+    return state
 
 
 async def _save(checkpoints: Checkpoints, learner: Learner, state: SftState, log: RunLog) -> None:
     checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
+    _tell(checkpoint, state, log)
+
+
+def _tell(checkpoint: Checkpoint, state: SftState, log: RunLog) -> None:
     validated = dict(state.validations)
     metrics = {"valid_nll": validated[state.step]} if state.step in validated else {}
     log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)
 
 
-def _result(checkpoints: Checkpoints, state: SftState, stopped: str | None) -> TrainResult:
-    last, best = checkpoints.at(state.step), checkpoints.at(state.best_step)
+def _result(checkpoints: Checkpoints, state: SftState, stopped: str | None, log: RunLog) -> TrainResult:
+    last = checkpoints.at(state.step)
+    by_loss = sorted(state.validations, key=lambda point: point[1])
+    best = checkpoints.first_good(step for step, _ in by_loss) or last
     if last is None or best is None:
         raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
+    if best.step != state.best_step:
+        log.notice(
+            f"The checkpoint of step {state.best_step} is damaged; the result is that of step {best.step}.", "warn"
+        )
     return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

@@ -1,0 +1,64 @@
+"""Whether failures are bad luck, which costs episodes, or a part that is down, which stops the job.
+
+Nothing is trained on, and no checkpoint chosen by, what is left when a part is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from agentrft.errors import BoundaryError, UserError
+from agentrft.types import Episode, Grade, Group, StopReason
+
+MAX_EXCEPTION_FRAC = 0.2
+"""Of a step's grades: above it the grader is broken rather than surprised, and the job fails."""
+MAX_VALIDATION_FAULT_FRAC = 0.2
+"""Of a validation's episodes: above it the rest says little about the checkpoint, and the job pauses."""
+_TRACEBACKS_SHOWN = 5
+
+
+def check_grader(groups: Iterable[Group]) -> None:
+    """Raise UserError when more than a fifth of the grades are exceptions, or when there is not one number.
+
+    Faults are left out: the grader never saw them.
+    """
+    grades = [grade for episode, grade in _pairs(groups) if episode.stop_reason is not StopReason.FAULT]
+    tracebacks = [grade.traceback for grade in grades if grade.traceback]
+    if len(tracebacks) > MAX_EXCEPTION_FRAC * len(grades):
+        distinct: Sequence[str] = list(dict.fromkeys(tracebacks))
+        shown = "\n\n".join(traceback.strip() for traceback in distinct[:_TRACEBACKS_SHOWN])
+        more = f"\n\n({len(distinct) - _TRACEBACKS_SHOWN} further kinds)" if len(distinct) > _TRACEBACKS_SHOWN else ""
+        raise UserError(
+            f"The grader raised on {len(tracebacks)} of {len(grades)} episodes; expected at most "
+            f"{MAX_EXCEPTION_FRAC:.0%}. Mend it and run the job again; training has used none of these episodes.\n\n"
+            f"{shown}{more}",
+            param="method.reinforcement.grader",
+            code="grader_failing",
+        )
+    if grades and all(grade.value is None for grade in grades):
+        raise nothing_graded("training", grades)
+
+
+def nothing_graded(split: str, grades: Iterable[Grade]) -> UserError:
+    """The error for episodes of which not one has a number, with up to five of the reasons."""
+    reasons = sorted({grade.reason for grade in grades if grade.reason})
+    return UserError(
+        f"None of the {split} episodes could be graded: {'; '.join(reasons[:5])}. "
+        "Mend the grader or the tools and run again.",
+        code="nothing_graded",
+    )
+
+
+def check_faults(groups: Iterable[Group], *, most: float = 1.0) -> None:
+    """Raise BoundaryError when all episodes are faults, or more than the fraction `most`: engine or tools are down."""
+    episodes = [episode for episode, _ in _pairs(groups)]
+    faults = [episode.fault for episode in episodes if episode.stop_reason is StopReason.FAULT]
+    if faults and (len(faults) == len(episodes) or len(faults) > most * len(episodes)):
+        raise BoundaryError(
+            f"{len(faults)} of {len(episodes)} episodes failed, the first with: {faults[0]}. Nothing was learnt from "
+            "them; mend what failed, then resume the job"
+        )
+
+
+def _pairs(groups: Iterable[Group]) -> Iterable[tuple[Episode, Grade]]:
+    return (pair for group in groups for pair in zip(group.episodes, group.grades, strict=True))

@@ -17,6 +17,7 @@ from agentrft.engines.models import load_tokenizer
 from agentrft.errors import UserError
 from agentrft.graders import build_grader
 from agentrft.jobs.models import Weights
+from agentrft.jobs.probe import missing_grader
 from agentrft.jobs.rows import demonstrations_of, items_of
 from agentrft.jobs.spec import JobSpec, Lora
 from agentrft.protocols import Generator, Grader, Learner
@@ -75,11 +76,7 @@ class Live:
     def graded(self) -> Grader:
         """The grader; raises UserError when the job has none."""
         if self.grader is None:
-            raise UserError(
-                "this job has no grader, so its episodes cannot be scored; expected `method.reinforcement.grader`",
-                param="method.reinforcement.grader",
-                code="grader_missing",
-            )
+            raise missing_grader()
         return self.grader
 
     @property
@@ -227,13 +224,14 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
     reinforcement = spec.method.reinforcement
     if reinforcement is None:
         raise UserError("the job has no `method.reinforcement` section", param="method.reinforcement")
-    held_out = items_of(spec, live.base_dir, "validation") if validation is None else validation
+    if validation is None:
+        validation = items_of(spec, live.base_dir, "validation") if spec.data.validation else []
     training = {name: getattr(spec.training, name) for name in _RFT_SETTINGS}
     return RftPlan(
         run=run,
         folder=folder,
         items=items_of(spec, live.base_dir, "train"),
-        validation=held_out,
+        validation=validation,
         seed=spec.seed,
         batch_size=reinforcement.hyperparameters.batch_size,
         learning_rate=reinforcement.hyperparameters.learning_rate,

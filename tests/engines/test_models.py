@@ -194,3 +194,20 @@ def test_parts_that_bear_other_names_are_still_adapted_and_exact(tiny: Callable[
     model = load_model(tiny("gpt_neox"), lora=LoraSpec(rank=2), dtype="float32", device="cpu")
     leaves = {name.rsplit(".", 1)[-1] for name, _ in model.adapters()}
     assert leaves == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
+
+
+@pytest.mark.parametrize("broken", ["{}", "not json", None])
+def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path: Path, broken: str | None) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    if broken is not None:
+        (tmp_path / "tokenizer.json").write_text(broken)
+    with pytest.raises(UserError, match="its tokenizer cannot be read") as caught:
+        load_tokenizer(tmp_path)
+    assert (caught.value.code, caught.value.param) == ("tokenizer_unsupported", "model")
+
+
+def test_a_config_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        context_tokens(tmp_path)

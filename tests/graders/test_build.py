@@ -176,7 +176,7 @@ class _Raising:
 async def test_a_grader_that_raises_costs_one_grade(make_item):
     grader = _Raising(ToolFault("endpoint down"))
     grade = await grade_episode(grader, _episode(StopReason.ANSWERED), make_item())
-    assert grade.reason == "ToolFault: endpoint down"
+    assert grade.reason == "tool: endpoint down"
     assert grader.trace_ids == ["trace_7"]
     grade = await grade_episode(_Raising(KeyError("x")), _episode(StopReason.ANSWERED), make_item())
     assert grade.reason == "the grader raised KeyError: 'x'"

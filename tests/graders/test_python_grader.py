@@ -8,6 +8,7 @@ import pytest
 
 from agentrft.errors import UserError
 from agentrft.graders import build_grader
+from agentrft.types import Item, Sample
 
 
 def _document(source: str, **more: object) -> dict[str, object]:
@@ -151,3 +152,35 @@ def test_an_absent_source_file_is_refused(tmp_path):
     (tmp_path / "latin.py").write_bytes(b"# \xe9")
     with pytest.raises(UserError, match="it is not UTF-8"):
         build_grader({"type": "python", "name": "r", "source_file": "latin.py"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    x: float\n"
+        "def grade(sample, item):\n    return P(0.5).x\n",
+        "from __future__ import annotations\nfrom typing import Optional\nimport pydantic\n"
+        "class P(pydantic.BaseModel):\n    x: Optional[float]\n"
+        "def grade(sample, item):\n    return P.model_validate({'x': 0.5}).x\n",
+        "import pickle\nclass P:\n    x = 0.5\n"
+        "def grade(sample, item):\n    return pickle.loads(pickle.dumps(P())).x\n",
+        "import sys\ndef grade(sample, item):\n    return 0.5 if sys.modules[__name__].grade is grade else 0.0\n",
+        "try:\n    import nowhere\nexcept ImportError:\n    def grade(sample, item):\n        return 0.5\n",
+        "\ufeffdef grade(sample, item):\n    return 0.5\n",
+    ],
+)
+async def test_a_grader_file_is_a_module_like_any_other(source: str, tmp_path: Path) -> None:
+    (tmp_path / "grader.py").write_text(source, encoding="utf-8")
+    document = {"type": "python", "name": "reward", "source_file": "grader.py"}
+    grader = build_grader(document, tmp_path)
+    try:
+        grade = await grader.grade(Sample(output_text=""), Item(id="a", messages=()), "t")
+    finally:
+        await grader.close()
+    assert (grade.value, grade.reason) == (0.5, None)
+
+
+async def test_a_number_beyond_all_floats_is_no_grade() -> None:
+    grade = await _grade(_returning("10**400"), Sample(output_text=""), Item(id="a", messages=()))
+    assert grade.value is None
+    assert "expected a finite int or float from 0 to 1" in (grade.reason or "")

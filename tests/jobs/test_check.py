@@ -188,3 +188,105 @@ def test_warnings_are_no_problems(make_job: MakeJob) -> None:
     assert report.problems == []
     assert any("last checkpoint" in warning for warning in report.warnings)
     assert any("fewer than the 30" in warning for warning in report.warnings)
+
+
+# ---- what only running the job's own code tells
+
+
+def test_a_job_without_validation_can_run(make_job: MakeJob) -> None:
+    report = checked(make_job({"data.validation": None}))
+    assert report.problems == []
+    assert "no `data.validation`: the last checkpoint is the result, not the best one" in report.warnings
+
+
+@pytest.mark.parametrize("returned", ["sample['output_text'] == 'x'", "None", "100", "float('nan')", "10**400"])
+def test_a_grader_that_gives_no_number_is_warned_about(make_job: MakeJob, returned: str) -> None:
+    report = checked(make_job(grader__py=f"def grade(sample, item):\n    return {returned}\n"))
+    assert report.problems == []
+    assert any("empty answer to train, line 1 gets no grade" in warning for warning in report.warnings)
+    assert any("expected a finite int or float from 0 to 1" in warning for warning in report.warnings)
+
+
+def test_a_grader_that_hangs_is_warned_about(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrft.jobs.probe._PROBE_S", 0.5)
+    report = checked(make_job(grader__py="import time\ndef grade(sample, item):\n    time.sleep(60)\n    return 0.0\n"))
+    assert any("gave no answer within 0.5 s" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def __init__(self, item):\n        self.files = item['files']", ["KeyError: 'files'", "keys: word, meaning"]),
+        ("def __init__(self, item):\n        pass\n    def reset(self, item):\n        pass", ["TypeError"]),
+    ],
+)
+def test_tools_that_cannot_start_are_caught(make_job: MakeJob, body: str, words: list[str]) -> None:
+    source = f"class look:\n    {body}\n    def look(self, word: str) -> str:\n        return word\n"
+    problem = the_problem(checked(make_job(tools__py=source)))
+    assert all(word in problem.message for word in ["train.jsonl, line 1", *words])
+    assert (problem.param, problem.code) == ("data.train", "invalid_tool")
+
+
+def test_reinforcement_without_a_grader_is_caught(make_job: MakeJob) -> None:
+    spec, base_dir = load_job(make_job({"method": {"type": "supervised"}}))
+    changed = spec.model_copy(update={"method": spec.method.model_copy(update={"type": "reinforcement"})})
+    assert the_problem(check_job(changed, base_dir)).code == "grader_missing"
+
+
+# ---- schemas in rows, arguments in demonstrations
+
+
+def look_as(parameters: Any) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": "look", "description": "", "parameters": parameters}}]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"type": "object", "properties": {"word": {"type": "strnig"}}}, "not a valid JSON Schema"),
+        ({"type": "object", "properties": {"word": {"$ref": "#/$defs/W"}}}, "not a valid JSON Schema"),
+        ({"type": "object", "properties": {"query": {"type": "string"}}}, "argument 'query'"),
+    ],
+)
+def test_a_row_with_a_schema_that_cannot_work_is_named(
+    make_job: MakeJob, tmp_path: Path, parameters: Any, words: str
+) -> None:
+    job = make_job()
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    rows[4]["tools"] = look_as(parameters)
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problem = checked(job).problems[0]
+    assert words in problem.message
+    assert "train.jsonl, line 5" in problem.message
+
+
+@pytest.mark.parametrize("arguments", ["{}", '{"word": [1]}', '{"wrod": "a"}'])
+@pytest.mark.parametrize("chat_format", ["line", "hermes"])
+def test_a_demonstration_whose_call_would_fail_is_named(
+    make_job: MakeJob, tmp_path: Path, arguments: str, chat_format: str
+) -> None:
+    job = make_job({"agent.format": chat_format})
+    lines = (tmp_path / "demonstrations.jsonl").read_text().splitlines()
+    third = json.loads(lines[2])
+    third["messages"][1]["tool_calls"][0]["function"]["arguments"] = arguments
+    lines[2] = json.dumps(third)
+    (tmp_path / "demonstrations.jsonl").write_text("\n".join(lines))
+    problem = checked(job).problems[0]
+    assert "demonstrations.jsonl, line 3" in problem.message
+    assert problem.code == "invalid_demonstration"
+
+
+def test_a_reply_that_the_format_cannot_write_is_named_by_its_row(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job({"data.demonstrations": None})
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"word": "a"}'}}
+    rows[6]["messages"] = [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "m"},
+        {"role": "user", "content": "And now?"},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problem = the_problem(checked(job))
+    assert "train.jsonl, line 7" in problem.message
+    assert problem.param == "data.train"

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,40 @@ def test_binary_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(b"model: \xff\xfe")
     assert "UTF-8" in refused(path).message
+
+
+# ---- JSON is not quite YAML
+
+
+def test_a_json_job_means_what_json_says(tmp_path: Path) -> None:
+    spec, _ = load_job(written(tmp_path, GOOD))
+    document = spec.model_dump(mode="json")
+    document["agent"]["system"] = "Be brief \U0001f44d \t."
+    for indent in (None, 1, "\t"):
+        again, _ = load_job(written(tmp_path, json.dumps(document, indent=indent)))
+        assert again.agent.system == "Be brief \U0001f44d \t."
+
+
+def test_a_mistake_in_a_json_job_is_named_by_its_line(tmp_path: Path) -> None:
+    spec, _ = load_job(written(tmp_path, GOOD))
+    document = spec.model_dump(mode="json")
+    document["dta"] = {}
+    text = json.dumps(document, indent="\t")
+    line = next(n for n, found in enumerate(text.splitlines(), 1) if '"dta"' in found)
+    assert f"job.yaml line {line}: unknown key `dta`" in refused(written(tmp_path, text)).message
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ('suffix: "\\ud83d"\n' + GOOD, "invalid_job", "lone surrogate"),
+        ("suffix: a\x07b\n" + GOOD, "invalid_yaml", "not valid YAML"),
+        ("suffix: 2024-02-30\n" + GOOD, "invalid_yaml", "not valid YAML"),
+        ("agent: &a {system: *a}\n" + GOOD, "invalid_yaml", "contains itself"),
+        (GOOD.replace("train.jsonl", '""'), "invalid_job", "data.train"),
+    ],
+)
+def test_what_no_loader_can_read_is_refused(tmp_path: Path, text: str, code: str, words: str) -> None:
+    error = refused(written(tmp_path, text))
+    assert words in error.message
+    assert error.code == code

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from agentrft.rollout import row_of, run_episode, sample_of, trained_tokens
+from agentrft.graders import sample_from_episode
+from agentrft.rollout import row_of, run_episode, trained_tokens
 
 
 async def test_a_row_credits_generated_tokens_only(agent, item, key):
@@ -39,11 +40,11 @@ async def test_text_only_episodes_cannot_become_rows(agent, item, key):
 
 
 async def test_a_sample_is_what_the_grader_needs(agent, item, key):
-    sample = sample_of(await run_episode(item, key, agent("!look", "4")))
+    sample = sample_from_episode(await run_episode(item, key, agent("!look", "4")))
     assert (sample.output_text, sample.output_tools, sample.n_calls) == ("4", (), 1)
     assert len(sample.messages) == 5
 
 
 async def test_an_episode_without_an_answer_has_an_empty_output_text(agent, item, key):
-    sample = sample_of(await run_episode(item, key, agent("!", "!", "!")))
+    sample = sample_from_episode(await run_episode(item, key, agent("!", "!", "!")))
     assert (sample.output_text, sample.stop_reason.value, sample.n_calls) == ("", "malformed", 3)

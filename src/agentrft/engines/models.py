@@ -50,15 +50,30 @@ def resolve(name: str, *, base: Path | None = None) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The model's fast tokenizer (transformers; needs no torch)."""
+    """The model's fast tokenizer (transformers; needs no torch); raises UserError when there is none to be read."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # what tokenizers raises for a broken file has no common base
+        raise UserError(
+            f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
+            "expected tokenizer.json and tokenizer_config.json as save_pretrained writes them",
+            param="model",
+            code="tokenizer_unsupported",
+        ) from error
 
 
 def context_tokens(folder: Path) -> int | None:
-    """Longest context the model's config states, or None."""
-    config = json.loads((folder / "config.json").read_text())
+    """Longest context the model's config states, or None; raises UserError for a broken config."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{folder / 'config.json'} is not JSON ({error}); expected what save_pretrained writes",
+            param="model",
+            code="model_not_found",
+        ) from error
     config = config.get("text_config", config)
     return config.get("max_position_embeddings")
 

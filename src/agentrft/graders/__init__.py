@@ -6,6 +6,7 @@ A new type is one file (spec and behaviour) and one line in `GRADERS` and `Grade
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -95,10 +96,12 @@ async def grade_episode(grader: Grader, episode: Episode, item: Item) -> Grade:
     try:
         grade = await grader.grade(sample_from_episode(episode), item, episode.trace_id)
     except BoundaryError as fault:
-        grade = Grade(value=None, reason=f"{type(fault).__name__}: {fault}")
+        grade = Grade(value=None, reason=f"{fault.boundary}: {fault}")
     except Exception as error:  # a grader by someone else: its failure costs this grade, not the run
         trace = "".join(traceback.format_exception(error))
         grade = Grade(value=None, reason=f"the grader raised {type(error).__name__}: {error}", traceback=trace)
+    if grade.value is not None and not math.isfinite(grade.value):
+        grade = Grade(value=None, reason=f"the grader returned {grade.value}; expected a finite number")
     return grade if grade.wall_s else dataclasses.replace(grade, wall_s=time.perf_counter() - started)
 
 

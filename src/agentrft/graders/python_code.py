@@ -93,7 +93,7 @@ class PythonGrader:
         value = outcome.value
         # The type as the child saw it and as it arrived: a child that lies about one fails by the other.
         is_number = outcome.kind in ("builtins.int", "builtins.float") and type(value) in (int, float)
-        if not is_number or not math.isfinite(value) or not low <= value <= high:
+        if not is_number or not low <= value <= high:  # bounds are finite: NaN, inf and huge ints are outside
             got = f"{_shown(value)} ({(outcome.kind or '').removeprefix('builtins.')})"
             reason = f"grader {name!r} returned {got}, expected a finite int or float from {low:g} to {high:g}"
             return Grade(value=None, reason=reason, wall_s=outcome.wall_s)
@@ -114,7 +114,7 @@ def _read(spec: PythonSpec, base_dir: Path, param: str) -> tuple[str, str]:
         path = base_dir / (spec.source_file or "")
         filename = str(path)
         try:
-            source = path.read_text(encoding="utf-8")
+            source = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UserError(
@@ -144,7 +144,8 @@ def _parse(source: str, filename: str, param: str) -> ast.Module:
 def _check_function(tree: ast.Module, filename: str, param: str) -> None:
     found = [node for node in tree.body if getattr(node, "name", None) == _FUNCTION]
     bound_otherwise = any(
-        (isinstance(node, ast.Name) and node.id == _FUNCTION)
+        getattr(node, "name", None) == _FUNCTION  # inside `try:` or `if`
+        or (isinstance(node, ast.Name) and node.id == _FUNCTION)
         or (isinstance(node, ast.alias) and _FUNCTION in (node.name, node.asname))
         for node in ast.walk(tree)
     )

@@ -1,13 +1,13 @@
 """Static checks of a job: everything that can be known before a model is loaded, in seconds and without torch.
 
 Finds all problems it can rather than the first; each says what, got, expected and the next step. Tool files are run
-(their functions are the schema), and the grader grades one empty answer per split.
+(their functions are the schema); grader and tools are tried on one row per split (`jobs.probe`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,14 +23,13 @@ from agentrft.errors import UserError
 from agentrft.graders import build_grader, item_paths
 from agentrft.home import home
 from agentrft.jobs.models import find_weights
+from agentrft.jobs.probe import GRADER, missing_grader, probe_grader, probe_tools
 from agentrft.jobs.rows import demonstrations_of, items_of, split_param, split_path
 from agentrft.jobs.spec import JobSpec
-from agentrft.protocols import ChatFormat, Grader
-from agentrft.tools import build_toolset
+from agentrft.tools import ArgumentCheck, build_toolset
 from agentrft.train.demos import demonstration_row
-from agentrft.types import Grade, Item, Sample, ToolSpec
+from agentrft.types import Item, ToolSpec
 
-_GRADER = "method.reinforcement.grader"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -68,7 +67,7 @@ def check_job(spec: JobSpec, base_dir: Path, *, start_from: str | None = None) -
     paths = _check_grader(report, spec, base_dir)
     splits = _check_items(report, spec, base_dir, paths, tools)
     demonstrations = _check_demonstrations(report, spec, base_dir, tools)
-    _probe_grader(report, spec, base_dir, splits)
+    _probe(report, spec, base_dir, splits)
     _check_bounds(report, spec, splits)
     with report.collecting():
         name = start_from or spec.model
@@ -76,7 +75,7 @@ def check_job(spec: JobSpec, base_dir: Path, *, start_from: str | None = None) -
         elsewhere = "built in, unpacked when first used" if name.lower() == SMOLLM2 else "on the hub: not checked"
         report.facts.insert(0, ("model", name if folder else f"{name} ({elsewhere})"))
         if folder is not None and tools is not None:
-            _check_lengths(report, spec, folder, splits, demonstrations, tools)
+            _check_lengths(report, spec, base_dir, folder, splits, demonstrations, tools)
     return report
 
 
@@ -93,40 +92,26 @@ def _check_grader(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozens
     """What the grader reads of each row."""
     reinforcement = spec.method.reinforcement
     if reinforcement is None:
+        if spec.method.type == "reinforcement":
+            report.problems.append(missing_grader())
         return frozenset()
     grader = reinforcement.grader
     with report.collecting():
-        build_grader(grader, base_dir, param=_GRADER)
+        build_grader(grader, base_dir, param=GRADER)
         report.facts.append(("grader", f"{grader.name} ({grader.type})"))
     return frozenset(item_paths(grader))
 
 
-def _probe_grader(report: CheckReport, spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[Item]]) -> None:
-    """Grade an empty answer to the first row of each split: a grader that raises there names what rows do not have."""
-    reinforcement = spec.method.reinforcement
-    if reinforcement is None or any((problem.param or "").startswith(_GRADER) for problem in report.problems):
-        return
-    with report.collecting():
-        firsts = {split: items[0] for split, items in splits.items() if items}
-        grades = asyncio.run(_grade_empty(build_grader(reinforcement.grader, base_dir, param=_GRADER), firsts))
-        for split, grade in grades.items():
-            if grade.traceback:
-                last = grade.traceback.strip().splitlines()[-1]
-                raise UserError(
-                    f"the grader raised on an empty answer to {split}, line {firsts[split].line} (keys: "
-                    f"{', '.join(firsts[split].fields) or 'none'}): {last}; expected a number for every answer. Mend "
-                    "the grader, or add the key to the rows",
-                    param=_GRADER,
-                    code="grader_failing",
-                )
-
-
-async def _grade_empty(grader: Grader, items: Mapping[str, Item]) -> dict[str, Grade]:
-    empty = Sample(output_text="")
-    try:
-        return {split: await grader.grade(empty, item, "trace_check") for split, item in items.items()}
-    finally:
-        await grader.close()
+def _probe(report: CheckReport, spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[Item]]) -> None:
+    """Run grader and tools on the first row of each split, unless they are known not to work."""
+    blamed = [problem.param or "" for problem in report.problems]
+    first_items = {split: items[0] for split, items in splits.items() if items}
+    if spec.method.reinforcement is not None and not any(param.startswith(GRADER) for param in blamed):
+        with report.collecting():
+            report.warnings += probe_grader(spec, base_dir, first_items)
+    if spec.agent.tools and not any(param.startswith("agent.tools") for param in blamed):
+        with report.collecting():
+            probe_tools(spec, base_dir, first_items)
 
 
 def _check_items(
@@ -140,6 +125,7 @@ def _check_items(
     if spec.method.type == "reinforcement" and spec.data.train is None:
         report.problems.append(_missing_train())
     names = None if tools is None else [tool.name for tool in tools]
+    bound = {tool.name: tool for tool in tools or ()}
     named = [name for name in ("train", "validation", "test") if getattr(spec.data, name)]
     splits: dict[str, list[Item]] = {}
     for split in (*named, *spec.data.splits):
@@ -149,11 +135,37 @@ def _check_items(
             source = str(split_path(spec, base_dir, split))
             found = check_dataset(items, item_paths=paths, tool_names=names, source=source, param=split_param(split))
             report.warnings += found
+            _check_row_schemas(items, bound, source)
     if splits:
         report.facts.append(("items", ", ".join(f"{len(items)} {name}" for name, items in splits.items())))
     with report.collecting():
         report.warnings += check_overlap(splits)
     return splits
+
+
+def _check_row_schemas(items: Sequence[Item], bound: Mapping[str, ToolSpec], source: str) -> None:
+    """Raise UserError for a row that describes a tool by a broken schema, or by arguments that it does not take."""
+    seen: set[str] = set()
+    for item in items:
+        for tool in item.tools:
+            schema = json.dumps([tool.name, tool.parameters], sort_keys=True)
+            if schema in seen or tool.name not in bound:
+                continue
+            seen.add(schema)
+            where = f"{source}, line {item.line}"
+            try:
+                ArgumentCheck(tool, param="agent.tools")
+            except UserError as error:
+                raise UserError(f"{where}: {error.message}", param=error.param, code=error.code) from None
+            taken = bound[tool.name].parameters["properties"]
+            unknown = [name for name in tool.parameters.get("properties", ()) if name not in taken]
+            if unknown:
+                raise UserError(
+                    f"{where}: the row describes the argument {unknown[0]!r} of the tool {tool.name!r}, which takes "
+                    f"{', '.join(taken) or 'none'}; every call with it would fail. Rename it in the row or in the tool",
+                    param="agent.tools",
+                    code="invalid_tool",
+                )
 
 
 def _missing_train() -> UserError:
@@ -174,21 +186,30 @@ def _check_demonstrations(
         demonstrations = demonstrations_of(spec, base_dir)
         report.facts.append(("demonstrations", str(len(demonstrations))))
         if tools is not None:
-            _check_calls(demonstrations, {tool.name for tool in tools}, base_dir / (spec.data.demonstrations or ""))
+            _check_calls(demonstrations, tools, base_dir / (spec.data.demonstrations or ""))
         return demonstrations
     return []
 
 
-def _check_calls(demonstrations: Sequence[Demonstration], bound: set[str], source: Path) -> None:
+def _check_calls(demonstrations: Sequence[Demonstration], tools: Sequence[ToolSpec], source: Path) -> None:
+    """Raise UserError for a call of a tool that is not bound, or with arguments that do not fit its schema."""
+    checks = {tool.name: ArgumentCheck(tool) for tool in tools}
     for demonstration in demonstrations:
+        where = f"{source}, line {demonstration.line}: the demonstration calls"
         for call in (call for message in demonstration.messages for call in message.tool_calls):
-            if call.name not in bound:
+            if call.name not in checks:
                 raise UserError(
-                    f"{source}, line {demonstration.line}: the demonstration calls {call.name!r}, which the job does "
-                    f"not bind; expected one of: {', '.join(sorted(bound)) or 'none'}. Add it to `agent.tools`, or "
-                    "mend the demonstration",
+                    f"{where} {call.name!r}, which the job does not bind; expected one of: "
+                    f"{', '.join(sorted(checks)) or 'none'}. Add it to `agent.tools`, or mend the demonstration",
                     param="data.demonstrations",
                     code="unknown_tool",
+                )
+            if errors := checks[call.name].errors(json.loads(call.arguments)):
+                raise UserError(
+                    f"{where} {call.name!r} with arguments that do not fit: {checks[call.name].explain(errors)}. "
+                    "Mend the demonstration: it would teach a call that fails",
+                    param="data.demonstrations",
+                    code="invalid_demonstration",
                 )
 
 
@@ -236,6 +257,7 @@ def _model_folder(name: str, base_dir: Path) -> Path | None:
 def _check_lengths(
     report: CheckReport,
     spec: JobSpec,
+    base_dir: Path,
     folder: Path,
     splits: Mapping[str, Sequence[Item]],
     demonstrations: Sequence[Demonstration],
@@ -253,11 +275,20 @@ def _check_lengths(
     longest = 0
     for split, items in splits.items():
         with report.collecting():
-            lengths = {item.line: len(chat_format.prompt(item.messages, item.tools or tools)) for item in items}
+            source, param = str(split_path(spec, base_dir, split)), split_param(split)
+            lengths = {}
+            for item in items:
+                with _in_row(source, item.line, param):
+                    lengths[item.line] = len(chat_format.prompt(item.messages, item.tools or tools))
             longest = max([longest, *lengths.values()])
             _check_room(spec, lengths, capacity, str(spec.data.path_of(split)))
     with report.collecting():
-        rows = [_demonstration_length(d, tools, chat_format, capacity) for d in demonstrations]
+        source, rows = str(base_dir / (spec.data.demonstrations or "")), []
+        for demonstration in demonstrations:
+            with _in_row(source, demonstration.line, "data.demonstrations"):
+                described = demonstration.tools or tools
+                row = demonstration_row(demonstration, described, chat_format, max_tokens=capacity)
+            rows.append(len(row.ids))
         if rows:
             report.facts.append(("longest demonstration", f"{max(rows)} tokens"))
     if longest:
@@ -293,8 +324,10 @@ def _check_room(spec: JobSpec, lengths: Mapping[int, int], capacity: int, source
         )
 
 
-def _demonstration_length(
-    demonstration: Demonstration, tools: Sequence[ToolSpec], chat_format: ChatFormat, capacity: int
-) -> int:
-    row = demonstration_row(demonstration, demonstration.tools or tools, chat_format, max_tokens=capacity)
-    return len(row.ids)
+@contextmanager
+def _in_row(source: str, line: int, param: str) -> Iterator[None]:
+    """A UserError inside the block says which row it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{source}, line {line}: {error.message}", param=param, code=error.code) from error

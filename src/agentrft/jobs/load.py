@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -75,8 +76,29 @@ def _not_found(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> tuple[Any, dict[Loc, int]]:
-    loader = yaml.SafeLoader(text)
+    """The document and the line of every key; raises UserError for what is neither YAML nor JSON."""
     try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document, lines = _parse_yaml(path, text)
+    else:
+        # Where JSON and YAML differ (tabs, pairs of \\u escapes) the file means JSON; YAML only tells the lines.
+        _, lines = _parse_yaml(path, text.replace("\t", " "))
+    try:
+        json.dumps(document, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        got = error.object[error.start : error.start + 1].encode("unicode_escape").decode()
+        raise UserError(
+            f"{path}: the text {got} is half a character (a lone surrogate). Write the character itself.",
+            code="invalid_job",
+        ) from None
+    return document, lines
+
+
+def _parse_yaml(path: Path, text: str) -> tuple[Any, dict[Loc, int]]:
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise UserError(f"{path}: the file is empty. Expected `model`, `method` and `data`.", code="invalid_job")
@@ -90,10 +112,15 @@ def _parse(path: Path, text: str) -> tuple[Any, dict[Loc, int]]:
             "Check the indentation and quote values that contain `: ` or `#`.",
             code="invalid_yaml",
         ) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}.", code="invalid_yaml") from None
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date such as 2024-02-30
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}.", code="invalid_yaml") from None
+    except RecursionError:
+        raise UserError(
+            f"{path}: an anchor (`&`) contains itself. Write the values out.", code="invalid_yaml"
+        ) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _lines(path: Path, node: yaml.Node, loc: Loc) -> Iterator[tuple[Loc, int]]:

@@ -64,18 +64,22 @@ class Method(Document):
         return self
 
 
+File = Annotated[str, Field(min_length=1)]
+"""A path, relative to the job file."""
+
+
 class Data(Document):
     """JSONL files, relative to the job file."""
 
-    train: str | None = None
+    train: File | None = None
     """Items to practise on."""
-    validation: str | None = None
+    validation: File | None = None
     """Items that choose the best checkpoint."""
-    test: str | None = None
+    test: File | None = None
     """Items that only `eval` and the ladder's figures touch."""
-    splits: dict[str, str] = {}
+    splits: dict[str, File] = {}
     """Further held-out files by name, for `eval --split NAME`."""
-    demonstrations: str | None = None
+    demonstrations: File | None = None
     """Conversations to imitate."""
 
     @model_validator(mode="after")

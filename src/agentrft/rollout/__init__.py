@@ -5,10 +5,10 @@ Read `episode.py` first; `actor.py` is who replies, `group.py` runs many at once
 
 from agentrft.rollout.actor import Actor, ChatActor, Dialogue, GeneratorActor
 from agentrft.rollout.episode import Agent, run_episode
-from agentrft.rollout.group import GradedEpisode, Rollout, Seat, grade_episode, run_groups
+from agentrft.rollout.group import GradedEpisode, Rollout, Seat, run_groups
 from agentrft.rollout.ids import EpisodeKey, episode_id, seed, trace_id
 from agentrft.rollout.limits import Limits
-from agentrft.rollout.record import checked_tokens, row_of, sample_of, trained_tokens
+from agentrft.rollout.record import checked_tokens, row_of, trained_tokens
 from agentrft.rollout.together import together
 
 __all__ = [
@@ -24,11 +24,9 @@ __all__ = [
     "Seat",
     "checked_tokens",
     "episode_id",
-    "grade_episode",
     "row_of",
     "run_episode",
     "run_groups",
-    "sample_of",
     "seed",
     "together",
     "trace_id",

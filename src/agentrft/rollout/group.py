@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agentrft.errors import GraderFault
+from agentrft.graders import grade_episode
 from agentrft.protocols import Grader
 from agentrft.rollout.episode import Agent, run_episode
 from agentrft.rollout.ids import EpisodeKey
-from agentrft.rollout.record import sample_of
 from agentrft.rollout.together import together
-from agentrft.types import Episode, Grade, Group, Item, StopReason
+from agentrft.types import Episode, Grade, Group, Item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ async def run_groups(
         if finished and key.id in finished:
             return finished[key.id]
         episode = await run_episode(seat.item, key, agent, order=(seat.index, member))
-        graded = GradedEpisode(episode=episode, grade=await grade_episode(episode, seat.item, grader))
+        graded = GradedEpisode(episode=episode, grade=await grade_episode(grader, episode, seat.item))
         on_graded(graded)
         return graded
 
@@ -76,16 +74,3 @@ async def run_groups(
         Group(item=seat.item, episodes=tuple(g.episode for g in group), grades=tuple(g.grade for g in group))
         for seat, group in groups_I_G
     ]
-
-
-async def grade_episode(episode: Episode, item: Item, grader: Grader) -> Grade:
-    """A finite number, or the reason why there is none. A fault is never shown to the grader: it is void, not bad."""
-    if episode.stop_reason is StopReason.FAULT:
-        return Grade(value=None, reason=f"fault: {episode.fault}")
-    try:
-        grade = await grader.grade(sample_of(episode), item, episode.trace_id)
-    except GraderFault as fault:
-        return Grade(value=None, reason=f"grader: {fault}")
-    if grade.value is not None and not math.isfinite(grade.value):
-        return Grade(value=None, reason=f"the grader returned {grade.value}; expected a finite number")
-    return grade

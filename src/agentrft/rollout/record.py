@@ -1,8 +1,8 @@
-"""What others get to see of an episode: the learner a row, the grader a sample."""
+"""What the learner gets to see of an episode: one row."""
 
 from __future__ import annotations
 
-from agentrft.types import Episode, Message, Row, Sample, TokenTrace
+from agentrft.types import Episode, Row, TokenTrace
 
 
 def row_of(episode: Episode, credit_per_token: float, *, group: str) -> Row:
@@ -44,18 +44,6 @@ def checked_tokens(episode: Episode) -> TokenTrace:
     if any(not trained and log_prob != 0.0 for trained, log_prob in zip(tokens.trained, tokens.log_probs, strict=True)):
         raise AssertionError(f"episode {episode.id}: a token that was not generated has a log-prob")
     return tokens
-
-
-def sample_of(episode: Episode) -> Sample:
-    """What a grader sees of the episode."""
-    last = episode.turns[-1].reply if episode.turns else Message(role="assistant")
-    return Sample(
-        output_text=episode.answer or "",
-        output_tools=last.tool_calls,
-        messages=episode.messages,
-        stop_reason=episode.stop_reason,
-        n_calls=episode.n_calls,
-    )
 
 
 def trained_tokens(episode: Episode) -> int:

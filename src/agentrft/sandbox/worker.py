@@ -21,6 +21,7 @@ import struct
 import sys
 import time
 import traceback
+import types
 
 MAX_ANSWER_BYTES = 64_000
 MAX_OUTPUT_BYTES = 64_000
@@ -274,7 +275,10 @@ def answer(header, payload):
 def call(request):
     """Run the source, call its function; the value as JSON if it has such a form, and its exact type."""
     name = request["filename"]
-    namespace = {"__name__": "__grader__", "__file__": name}
+    module = types.ModuleType("__grader__")
+    module.__file__ = name
+    sys.modules["__grader__"] = module  # dataclasses, pydantic, pickle and get_type_hints look their module up
+    namespace = module.__dict__
     source = request["source"]
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     exec(compile(source, name, "exec"), namespace)

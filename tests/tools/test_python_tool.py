@@ -128,6 +128,10 @@ class Notes(Base):
         return ""
 
 
+def numbers(n: int | None, ns: list[int], by: float) -> list:
+    return [n, ns, by]
+
+
 class Fails:
     def __init__(self, item: dict) -> None:
         raise LookupError("no such item")
@@ -197,6 +201,13 @@ async def test_functions_sync_and_async(folder: Path) -> None:
     with pytest.raises(ToolFault, match="after its episode ended"):
         await session.call(call("double", '{"n": 4}'))
     await toolset.close()
+
+
+async def test_integers_reach_the_function_as_integers(folder: Path) -> None:
+    session = await build_toolset([bind("numbers")], folder).open(item(), "trace_1")
+    shown = await session.call(call("numbers", '{"n": 3.0, "ns": [1.0, 2], "by": 2.0}'))
+    assert shown.output == "[3, [1, 2], 2.0]"
+    await session.close()
 
 
 async def test_a_file_runs_once_a_job(folder: Path) -> None:
@@ -280,7 +291,12 @@ async def test_inline_lateness_is_a_fault(folder: Path) -> None:
         ("tools.py:Empty", "it has no public methods", "invalid_tool"),
         ("tools.py:Needs", "it cannot be built from one item", "invalid_tool"),
         ("broken.py:x", "raised SyntaxError on import", "invalid_tool"),
-        ("quits.py:x", "raised SystemExit on import", "invalid_tool"),
+        ("quits.py:x", "raised SystemExit on import: 1; run `python .*/quits.py` to see it", "invalid_tool"),
+        (
+            "sibling.py:x",
+            "No module named 'helpers'; .* is not on sys.path: install that module, or put its code into sibling.py",
+            "invalid_tool",
+        ),
         ("bare.py:look", "parameter where has no type annotation", "invalid_tool"),
         ("nothing.py:x", "has no x; it has no public functions or classes", "tool_not_found"),
     ],
@@ -288,6 +304,8 @@ async def test_inline_lateness_is_a_fault(folder: Path) -> None:
 def test_targets_that_give_no_tool(folder: Path, target: str, words: str, code: str) -> None:
     (folder / "broken.py").write_text("def x(:\n")
     (folder / "quits.py").write_text("import sys\nsys.exit(1)\n")
+    (folder / "sibling.py").write_text("from helpers import x\n")
+    (folder / "helpers.py").write_text("def x() -> str:\n    return ''\n")
     (folder / "bare.py").write_text("def look(where):\n    return where\n")
     (folder / "nothing.py").write_text("")
     with pytest.raises(UserError, match=words) as caught:

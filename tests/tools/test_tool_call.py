@@ -162,6 +162,20 @@ async def test_lateness_that_could_not_be_interrupted_is_found_afterwards() -> N
         await run(ls, '{"path": "/"}', deadline_s=5.0, step_s=6.0)
 
 
+async def test_waiting_for_the_turn_is_not_time_of_the_call() -> None:
+    spec = spec_from_function(grep)
+    turn = asyncio.Lock()
+    offered = {"grep": OfferedTool(tool=FunctionTool(spec, grep), check=ArgumentCheck(spec), turn=turn)}
+    context = ToolContext(trace_id="trace_1", item=ITEM, deadline_s=0.05)
+    call = ToolCall(id="call_0", name="grep", arguments='{"text": "port", "path": "/"}')
+    await turn.acquire()
+    waiting = asyncio.create_task(call_tool(call, offered, context, ToolLimits(), asyncio.get_running_loop().time))
+    await asyncio.sleep(0.15)
+    turn.release()
+    assert (await waiting).output == "/: port"
+    assert not turn.locked()
+
+
 async def test_cancelling_the_episode_is_not_a_fault() -> None:
     started = asyncio.Event()
 

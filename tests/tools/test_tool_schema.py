@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Optional
+import enum
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import GenericAlias
+from typing import Annotated, Any, Dict, List, Literal, Optional  # noqa: UP035  (older spellings must work too)
 
 import pytest
 
 from agentrft.errors import UserError
 from agentrft.tools import ArgumentCheck, ArgumentError, spec_from_function
+from agentrft.tools.schema import with_integers
 from agentrft.types import ToolSpec
+
+
+class Colour(enum.Enum):
+    RED = "red"
 
 
 def search(
@@ -67,6 +78,99 @@ def test_mixed_literals_and_annotated() -> None:
     spec = spec_from_function(pick)
     assert spec.description == ""
     assert spec.parameters["properties"] == {"kind": {"enum": ["a", 1]}, "size": {"type": "integer"}}
+
+
+def test_older_spellings_without_arguments_are_bare_lists_and_dicts() -> None:
+    def pick(rows: List, words: Dict, more: Optional[List] = None) -> str:  # noqa: UP006, UP045
+        return ""
+
+    assert spec_from_function(pick).parameters["properties"] == {
+        "rows": {"type": "array"},
+        "words": {"type": "object"},
+        "more": {"type": ["array", "null"]},
+    }
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Literal[Colour.RED],
+        Literal["red", Colour.RED],
+        Literal[b"red"],
+        GenericAlias(dict, str),
+        GenericAlias(list, (int, str)),
+        [str],
+    ],
+)
+def test_annotations_that_json_cannot_express(annotation: Any) -> None:
+    def pick(value) -> str:
+        return ""
+
+    pick.__annotations__["value"] = annotation
+    with pytest.raises(UserError, match=r"parameter value is annotated .*; use str, int"):
+        spec_from_function(pick)
+
+
+@pytest.mark.parametrize("default", [math.inf, math.nan, Path("/tmp"), frozenset(), object(), Colour.RED])
+def test_a_default_that_json_cannot_hold(default: Any) -> None:
+    def pick(value: str = default) -> str:
+        return ""
+
+    with pytest.raises(UserError, match=r"parameter value has the default .*, which JSON cannot hold.*; make None"):
+        spec_from_function(pick)
+
+
+def with_signature(annotation: Any) -> Callable[..., str]:
+    """What a decorator makes that declares the parameters itself."""
+
+    def pick(*args: Any, **options: Any) -> str:
+        return ""
+
+    parameter = inspect.Parameter("value", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+    pick.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    return pick
+
+
+def test_a_decorator_may_set_the_signature() -> None:
+    assert spec_from_function(with_signature(int)).parameters["properties"] == {"value": {"type": "integer"}}
+    with pytest.raises(UserError, match="annotated with the string 'int', which its decorator left unresolved"):
+        spec_from_function(with_signature("int"))
+    with pytest.raises(UserError, match="parameter value has no type annotation"):
+        spec_from_function(with_signature(inspect.Parameter.empty))
+
+
+def test_a_signature_that_cannot_be_read() -> None:
+    with pytest.raises(UserError, match=r"tool max: its signature cannot be read .*; write a Python function"):
+        spec_from_function(max)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "arrives"),
+    [
+        (int, 3.0, 3),
+        (int, 2.5, 2.5),
+        (int | None, 3.0, 3),
+        (int | str, 3.0, 3),
+        (Literal[1, 2], 2.0, 2),
+        (Literal["all", 1], 1.0, 1),
+        (list[int], [1.0, 2], [1, 2]),
+        (dict[str, int], {"a": 1.0}, {"a": 1}),
+        (dict[str, list[int | None]], {"a": [1.0, None]}, {"a": [1, None]}),
+        (list[int] | dict[str, int] | None, [1.0], [1]),
+        (list[list[int] | str] | str, [[1.0], "b"], [[1], "b"]),
+        (float, 3.0, 3.0),
+        (int | float, 3.0, 3.0),
+        (list[float | int], [1.0], [1.0]),
+        (list[int] | dict[str, float], {"a": 1.0}, {"a": 1.0}),
+        (list, [1.0], [1.0]),
+        (dict, {"a": 1.0}, {"a": 1.0}),
+        (str, "3.0", "3.0"),
+    ],
+)
+def test_a_whole_float_becomes_an_integer_where_only_that_is_allowed(annotation: Any, given: Any, arrives: Any) -> None:
+    schema = spec_from_function(with_signature(annotation)).parameters["properties"]["value"]
+    # 3 == 3.0 in Python: only the spelling tells them apart
+    assert repr(with_integers(given, schema)) == repr(arrives)
 
 
 def test_unusable_parameters_are_refused_with_the_next_step() -> None:
@@ -172,7 +276,39 @@ def test_an_example_is_only_given_when_it_is_valid() -> None:
     )
 
 
-def test_a_broken_schema_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match="not a valid JSON Schema") as caught:
-        check_of({"type": "objekt"})
+def test_schemas_that_are_only_true_or_false() -> None:
+    check = check_of({"type": "object", "properties": {"word": True}, "required": ["word"]})
+    assert check.example == '{"word": "text"}'
+    assert [str(error) for error in check.errors({})] == ["missing word (a value)"]
+    assert check_of({"type": "object", "properties": {"word": False}, "required": ["word"]}).example is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"type": "objekt"}, "'objekt' is not valid"),
+        ({"properties": {"w": {"pattern": r"^\p{L}+$"}}}, "is not a 'regex'"),
+        (
+            {"properties": {"w": {"$ref": "#/$defs/word"}}},
+            r"\$ref #/\$defs/word leads nowhere; put what it names under",
+        ),
+        ({"properties": {"w": {"items": {"$ref": "#word"}}}, "required": []}, "#word leads nowhere"),
+        ({"properties": {"w": {"$ref": "#/anyOf/word"}}, "anyOf": [{}]}, "#/anyOf/word leads nowhere"),
+        ({"properties": {"w": {"$ref": "https://example.com/word.json"}}}, r"example\.com/word\.json leads nowhere"),
+        (
+            {"properties": {"w": {"$ref": "#/required"}}, "required": ["w"]},
+            r"\['w'\] is not of type 'object', 'boolean'",
+        ),
+    ],
+)
+def test_a_broken_schema_is_the_users_mistake(parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=f"tool t: its parameters are not a valid JSON Schema: .*{words}") as caught:
+        check_of(parameters)
     assert caught.value.code == "invalid_tool"
+
+
+def test_references_are_followed() -> None:
+    check = check_of(
+        {"properties": {"tree": {"$ref": "#/$defs/tree"}}, "$defs": {"tree": {"items": {"$ref": "#/$defs/tree"}}}}
+    )
+    assert check.errors({"tree": [[], [[]]]}) == ()

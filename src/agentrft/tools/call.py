@@ -1,6 +1,6 @@
 """The one path every tool call takes, whatever kind of tool it is.
 
-    parse JSON → known tool? → arguments fit the schema? → call under a time limit → shape the output
+    parse JSON → known tool? → arguments fit the schema? → its turn → call under a time limit → shape the output
 
 The model's own mistakes come back as results that start with `error:`, one short line each. A broken tool raises
 ToolFault: the episode is void, not wrong.
@@ -12,7 +12,8 @@ import asyncio
 import json
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from agentrft.errors import ToolFault
@@ -30,6 +31,8 @@ class OfferedTool:
 
     tool: Tool
     check: ArgumentCheck
+    turn: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
+    """Held during a call; tools that cannot run side by side share a lock. The time limit starts when it is held."""
 
 
 class _ModelMistake(Exception):
@@ -45,13 +48,15 @@ async def call_tool(
 ) -> ToolResult:
     """What the call gave back, shaped for the model; `is_error` when the model made a mistake.
 
-    Raises ToolFault when the tool took longer than `context.deadline_s`, raised anything but ValueError or TypeError,
-    or returned what is not text. An inline synchronous tool cannot be interrupted: its lateness is found afterwards.
+    Raises ToolFault when the tool took longer than `context.deadline_s` (from its turn on), raised anything but
+    ValueError or TypeError, or returned what is not text. An inline synchronous tool cannot be interrupted: its
+    lateness is found afterwards.
     """
     start = monotonic()
     try:
         chosen, arguments = _read(call, offered)
-        raw = await _run(chosen.tool, call.name, arguments, context, monotonic)
+        async with chosen.turn:
+            raw = await _run(chosen.tool, call.name, arguments, context, monotonic)
         shaped = shape(raw, limits)
         text, size, is_error = shaped.text, shaped.bytes_in, False
     except _ModelMistake as mistake:

@@ -13,21 +13,25 @@ import importlib.util
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, ClassMethodDescriptorType, MethodDescriptorType, MethodType, ModuleType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentrft.errors import ToolFault, UserError
-from agentrft.protocols import Tool, ToolContext
+from agentrft.protocols import ToolContext
 from agentrft.tools.call import describe_crash
-from agentrft.tools.schema import spec_from_function
+from agentrft.tools.schema import spec_from_function, with_integers
 from agentrft.tools.shape import to_text
 from agentrft.tools.thread import CallThread
 from agentrft.types import Item, ToolSpec
 
+_BUILT_IN = (MethodDescriptorType, ClassMethodDescriptorType)
+_NO_SELF = (staticmethod, classmethod, MethodType, BuiltinFunctionType)
 _LIFECYCLE = frozenset({"reset", "close", "state_hash", "snapshot", "restore"})
 _log = logging.getLogger(__name__)
 
@@ -52,23 +56,23 @@ class PythonTool:
         self._spec = spec
         self._function = function
         self._thread = thread
-        properties = spec.parameters["properties"]
-        self._integers = frozenset(name for name in properties if properties[name].get("type") == "integer")
 
     @property
     def spec(self) -> ToolSpec:
         return self._spec
+
+    @property
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """To be held during a call: a thread runs one at a time, inline tools run side by side."""
+        return nullcontext() if self._thread is None else self._thread.turn
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
         """What the function returns, as text (JSON unless it is a string).
 
         Raises whatever the function raises; ToolFault when it returns what JSON cannot hold.
         """
-        # JSON Schema counts 3.0 as an integer, Python code does not.
-        given = {
-            name: int(value) if name in self._integers and isinstance(value, float) else value
-            for name, value in arguments.items()
-        }
+        schemas = self._spec.parameters["properties"]
+        given = {name: with_integers(value, schemas.get(name, {})) for name, value in arguments.items()}
         value = await _run(self._function, self._thread, **given)
         try:
             return to_text(value)
@@ -94,7 +98,8 @@ class PythonSource:
             got = f"is a {type(target).__name__}"
             raise self._unusable(got, "name a function, or a class whose public methods are the tools")
         self.specs: tuple[ToolSpec, ...] = specs
-        waiting = [function.__name__ for function in functions if inspect.iscoroutinefunction(function)]
+        pairs = zip(specs, functions, strict=True)
+        waiting = [spec.name for spec, function in pairs if inspect.iscoroutinefunction(function)]
         if binding.isolation == "thread" and waiting:
             got = f"has async {waiting[0]}, which runs on the event loop, but isolation is 'thread'"
             raise self._unusable(got, "leave isolation out, or make the tools synchronous")
@@ -111,7 +116,8 @@ class PythonSource:
             if self._methods:
                 async with asyncio.timeout(timeout_s):
                     owner = await _run(self._target, thread, copy.deepcopy(dict(item.fields)))
-                    await _lifecycle(owner, "reset", thread)
+                    if (reset := getattr(owner, "reset", None)) is not None:
+                        await _run(reset, thread)
                 functions = [getattr(owner, name) for name in self._methods]
         except BaseException as error:
             await PythonSession((), owner, thread, timeout_s).close()
@@ -130,13 +136,12 @@ class PythonSource:
         except (TypeError, ValueError) as error:
             got = f"cannot be built from one item ({error})"
             raise self._unusable(got, "write `def __init__(self, item: dict)`") from error
-        functions = [getattr(target, name) for name in self._methods]
-        plain = [inspect.isfunction(inspect.getattr_static(target, name)) for name in self._methods]
+        functions = {name: getattr(target, name) for name in self._methods}
         specs = tuple(
-            spec_from_function(function, is_method=is_method, param=self._param)
-            for function, is_method in zip(functions, plain, strict=True)
+            spec_from_function(function, name=name, is_method=_takes_self(target, name), param=self._param)
+            for name, function in functions.items()
         )
-        return specs, functions
+        return specs, list(functions.values())
 
     def _unusable(self, got: str, next_step: str) -> UserError:
         return UserError(f"tool {self._binding.target}: it {got}; {next_step}", param=self._param, code="invalid_tool")
@@ -145,35 +150,45 @@ class PythonSource:
 class PythonSession:
     """The tools of one binding in one episode."""
 
-    def __init__(self, tools: tuple[Tool, ...], owner: Any, thread: CallThread | None, timeout_s: float) -> None:
+    def __init__(self, tools: tuple[PythonTool, ...], owner: Any, thread: CallThread | None, timeout_s: float) -> None:
         self.tools = tools
         self._owner = owner
         self._thread = thread
         self._timeout_s = timeout_s
+        self._closing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Call the class's `close` if it has one; what that raises is logged, because the episode is over."""
+        """Call the class's `close` if it has one; what that raises is logged, because the episode is over.
+
+        Behind a call that was given up it is queued, not waited for: it runs when the thread comes free.
+        """
+        close, thread = getattr(self._owner, "close", None), self._thread
         try:
-            if self._thread is None or not self._thread.is_stuck:
-                async with asyncio.timeout(self._timeout_s):
-                    await _lifecycle(self._owner, "close", self._thread)
-        except (Exception, SystemExit) as error:
-            _log.warning("%s", describe_crash("close", error))
+            if close is not None and thread is not None and thread.is_stuck:
+                # Queued here, not in the task, because the loop may end before the task begins.
+                self._closing = asyncio.create_task(_end(thread.start(close), None))
+            elif close is not None:
+                await _end(_run(close, thread), self._timeout_s)
         finally:
-            if self._thread is not None:
-                self._thread.stop()
+            if thread is not None:
+                thread.stop()
 
 
-async def _lifecycle(owner: Any, name: str, thread: CallThread | None) -> None:
-    method = getattr(owner, name, None)
-    if method is not None:
-        await _run(method, thread)
+async def _end(closing: Awaitable[Any], timeout_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _settled(await closing)
+    except (Exception, SystemExit) as error:
+        _log.warning("%s", describe_crash("close", error))
 
 
 async def _run(function: Callable[..., Any], thread: CallThread | None, /, *args: Any, **kwargs: Any) -> Any:
-    if thread is not None:
-        return await thread.run(lambda: function(*args, **kwargs))
-    value = function(*args, **kwargs)
+    call = partial(function, *args, **kwargs)
+    return await _settled(call() if thread is None else await thread.run(call))
+
+
+async def _settled(value: Any) -> Any:
+    """The value, awaited (on the event loop) when it is one that waits."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -217,19 +232,30 @@ def _load(path: Path, target: str, param: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
-        message = (
-            f"tool {target}: {path} raised {type(error).__name__} on import: {error}; run `python {path}` to see it"
-        )
+        hint = f"run `python {path}` to see it"
+        if isinstance(error, ModuleNotFoundError):
+            # `python FILE` adds the file's folder to `sys.path`, so it may well succeed.
+            hint = f"{path.parent} is not on sys.path: install that module, or put its code into {path.name}"
+        message = f"tool {target}: {path} raised {type(error).__name__} on import: {error}; {hint}"
         raise UserError(message, param=param, code="invalid_tool") from error
     return module
 
 
 def _method_names(target: type) -> tuple[str, ...]:
     """Public methods in the order they are defined, base classes first; an override keeps its place."""
-    names: dict[str, None] = {}
-    for owner in reversed(target.__mro__[:-1]):
-        for name, value in vars(owner).items():
-            is_method = inspect.isfunction(value) or isinstance(value, (staticmethod, classmethod))
-            if is_method and not name.startswith("_") and name not in _LIFECYCLE:
-                names[name] = None
-    return tuple(names)
+    names = dict.fromkeys(name for owner in reversed(target.__mro__[:-1]) for name in vars(owner))
+    public = (name for name in names if not name.startswith("_") and name not in _LIFECYCLE)
+    return tuple(name for name in public if _is_method(target, name))
+
+
+def _is_method(target: type, name: str) -> bool:
+    """Whether it can be called: `@lru_cache` on a method counts, a property and a `cached_property` do not.
+
+    Nor do the methods of a built-in base such as dict, which nobody wrote for the model.
+    """
+    found = inspect.getattr_static(target, name)
+    return inspect.isroutine(found) and not isinstance(found, _BUILT_IN) and callable(getattr(target, name))
+
+
+def _takes_self(target: type, name: str) -> bool:
+    return not isinstance(inspect.getattr_static(target, name), _NO_SELF)

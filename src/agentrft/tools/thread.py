@@ -7,6 +7,7 @@ alive. One thread an episode, because objects such as sqlite3 connections stay w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -22,16 +23,22 @@ class CallThread:
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"tools {name}", daemon=True)
         self._thread.start()
+        self.turn = asyncio.Lock()
+        """Held by the one who may run something, so that the wait for others does not count as time of a call."""
         self.is_stuck = False
         """A call was given up while it ran: later ones would wait behind it."""
 
-    async def run(self, function: Callable[[], Any]) -> Any:
-        """The function's result, or what it raised. When cancelled the call goes on, its result is dropped."""
+    def start(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+        """The function's result to come, or what it raised; queued now. Cancelling only drops the result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._queue.put((function, future, loop))
+        return future
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """The function's result, or what it raised. When cancelled the call goes on, its result is dropped."""
         try:
-            return await future
+            return await self.start(function)
         except asyncio.CancelledError:
             self.is_stuck = True
             raise
@@ -48,10 +55,9 @@ class CallThread:
                 result = function()
             except BaseException as caught:
                 error = caught
-            try:
+            # A closed loop refuses: nobody waits for this any more, but a `close` may be queued behind it.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, future, result, error)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits any more
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -73,7 +73,10 @@ class PythonToolSet:
                 await session.close()
             raise
         tools = {tool.spec.name: tool for session in sessions for tool in session.tools}
-        offered = {spec.name: OfferedTool(tool=tools[spec.name], check=checks[spec.name]) for spec in specs}
+        offered = {
+            spec.name: OfferedTool(tool=tools[spec.name], check=checks[spec.name], turn=tools[spec.name].turn)
+            for spec in specs
+        }
         context = ToolContext(trace_id=trace_id, item=item, deadline_s=self._limits.timeout_s)
         return PythonToolSession(specs, offered, sessions, context, self._limits, self._monotonic)
 

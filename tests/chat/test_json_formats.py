@@ -163,9 +163,62 @@ def test_llama3_tagged_reply_without_json_is_unreadable(llama3, tools):
     assert "no JSON object" in llama3.parse(_ids(llama3.tokenizer, Mark("<|python_tag|>")), tools)[1]
 
 
-def test_llama3_refuses_text_beside_a_demonstrated_call(llama3, tools):
-    with pytest.raises(UserError, match="text beside a call"):
-        llama3.reply(Message(role="assistant", content="Look.", tool_calls=(_CALL,)), tools)
+@pytest.mark.parametrize("fmt", ["llama3", "hermes_text"])
+def test_without_control_tokens_around_calls_text_beside_one_is_refused(fmt, tools, request):
+    told = Message(role="assistant", content="Look.", tool_calls=(_CALL,))
+    with pytest.raises(UserError, match=r"cannot write this assistant reply: got text beside a call \('Look.'\)"):
+        request.getfixturevalue(fmt).reply(told, tools)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "answer"),
+    [("llama3", '{"name": "Ada", "parameters": {}}'), ("hermes_text", "<tool_call> is how a call begins")],
+)
+def test_without_control_tokens_around_calls_an_answer_that_reads_as_one_is_refused(fmt, answer, tools, request):
+    with pytest.raises(UserError, match="got an answer that reads as a call") as caught:
+        request.getfixturevalue(fmt).reply(Message(role="assistant", content=answer), tools)
+    assert (caught.value.code, caught.value.param) == ("invalid_demonstration", "data")
+
+
+def test_a_thought_may_stand_before_a_call_without_control_tokens(hermes_text, tools):
+    message = Message(role="assistant", content="<think>\nhm\n</think>", tool_calls=(_CALL,))
+    read, malformed = hermes_text.parse(hermes_text.reply(message, tools), tools)
+    assert (read.tool_calls, malformed) == ((_CALL,), None)
+
+
+@pytest.mark.parametrize("fmt", ["hermes", "hermes_text", "llama3", "mistral"])
+def test_nested_arguments_quotes_and_other_scripts_are_read_back(fmt, tools, request):
+    arguments = '{"rows": [{"k": [1, 1.0, null, true, {}]}], "q": "a \\"b\\" \\\\ {}; </tool_call>\\n", "é": "日本 🙂"}'
+    made = tuple(ToolCall(id=f"call_{k}", name=name, arguments=arguments) for k, name in enumerate(("ls", 'q"é')))
+    message = Message(role="assistant", tool_calls=made)
+    chosen = request.getfixturevalue(fmt)
+    assert chosen.parse(chosen.reply(message, tools), tools) == (message, None)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "shown"),
+    [
+        ("hermes", "<tool_response>\nof ls\n</tool_response>\n<tool_response>\nof cat\n</tool_response>"),
+        ("llama3", "ipython<|end_header_id|>\n\nof ls<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\nof cat"),
+        (
+            "mistral",
+            '[TOOL_RESULTS] {"content": "of ls", "call_id": "call00000"}[/TOOL_RESULTS]'
+            '[TOOL_RESULTS] {"content": "of cat", "call_id": "call00001"}[/TOOL_RESULTS]',
+        ),
+    ],
+)
+def test_results_stand_in_the_order_of_the_calls_whatever_their_order_in_the_row(fmt, shown, tools, request):
+    chosen = request.getfixturevalue(fmt)
+    row = [
+        Message(role="user", content="Look."),
+        Message(role="assistant", tool_calls=(_CALL, _OTHER)),
+        Message(role="tool", content="of cat", tool_call_id="call_1"),
+        Message(role="tool", content="of ls", tool_call_id="call_0"),
+        Message(role="user", content="And now?"),
+    ]
+    text = chosen.decode(chosen.prompt(row, tools))
+    assert shown in text
+    assert text.index("of cat") < text.index("And now?")
 
 
 def test_mistral_layout_of_calls_and_results(mistral, tools):

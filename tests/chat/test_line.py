@@ -162,15 +162,26 @@ def test_a_default_fills_the_gap_before_a_later_argument(line, tools):
         ),
     ],
 )
-def test_demonstrations_that_a_line_cannot_carry_are_refused(line, tools, message, got):
-    with pytest.raises(UserError, match="line format cannot write this demonstrated reply: got") as caught:
+def test_replies_that_a_line_cannot_carry_are_refused(line, tools, message, got):
+    with pytest.raises(UserError, match="line format cannot write this assistant reply: got") as caught:
         line.reply(message, tools)
     assert got in caught.value.message
-    assert "next step" in caught.value.message
+    assert "next step: change the row" in caught.value.message
+    assert (caught.value.code, caught.value.param) == ("invalid_demonstration", "data")
 
 
 @pytest.mark.parametrize("arguments", ["", "[1]", '{"path": NaN}', '{"path": "\\ud800"}', "{}x", "[" * 100_000])
-def test_demonstrated_arguments_must_be_a_json_object(line, tools, arguments):
+def test_arguments_in_rows_must_be_a_json_object(line, tools, arguments):
     call = ToolCall(id="a", name="ls", arguments=arguments)
-    with pytest.raises(UserError, match="arguments of a demonstrated call of 'ls' are not a JSON object"):
+    with pytest.raises(UserError, match="arguments of a call of 'ls' are not a JSON object"):
         line.reply(Message(role="assistant", tool_calls=(call,)), tools)
+
+
+def test_white_space_around_arguments_in_rows_is_json_too(line, tools):
+    call = ToolCall(id="a", name="ls", arguments='\n {"path": "/"} ')
+    assert line.decode(line.reply(Message(role="assistant", tool_calls=(call,)), tools)) == "ls /<|im_end|>"
+
+
+def test_an_unreadable_call_shows_an_example_even_where_an_optional_argument_comes_first(line, make_spec):
+    tool = make_spec("put", required=("b",), a={"type": "integer"}, b={"type": "string"})
+    assert _read(line, "put", [tool])[1] == "B missing; expected put [A] B, for example: put 1 b"

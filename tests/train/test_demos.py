@@ -77,5 +77,6 @@ def test_a_demonstration_longer_than_an_episode_is_refused():
 def test_several_results_of_one_reply_come_in_one_suffix():
     both = replace(CALL, tool_calls=(*CALL.tool_calls, ToolCall(id="d", name="p", arguments="{}")))
     second = Message(role="tool", content="8", tool_call_id="d")
-    made = row(QUESTION, both, RESULT, second, ANSWER)
-    assert FORMAT.decode(made.ids) == "<2>?<0><3>!p<0><4>7<0><4>8<0><3>7<0>"
+    for results in ((RESULT, second), (second, RESULT)):  # in the order of the calls, whatever the file's
+        made = row(QUESTION, both, *results, ANSWER)
+        assert FORMAT.decode(made.ids) == "<2>?<0><3>!p<0><4>7<0><4>8<0><3>7<0>"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrft.errors import UserError
-from agentrft.types import ToolCall, ToolSpec
+from agentrft.types import Message, ToolCall, ToolSpec
 
 
 class Unreadable(Exception):
@@ -61,23 +61,48 @@ def dump(value: Any) -> str:
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any]:
-    """The decoded arguments of a demonstrated call; raises UserError when they are not a JSON object."""
+    """The decoded arguments of a call in a row; raises UserError when they are not a JSON object."""
+    text = call.arguments.strip()
     try:
-        value, end = read_json(call.arguments)
+        value, end = read_json(text)
     except Unreadable as error:
         raise _bad_arguments(call, str(error)) from None
-    if not isinstance(value, dict) or call.arguments[end:].strip():
-        raise _bad_arguments(call, f"got {one_line(call.arguments, 60)!r}")
+    if not isinstance(value, dict) or end < len(text):
+        raise _bad_arguments(call, f"got {one_line(text, 60)!r}")
     return value
 
 
 def _bad_arguments(call: ToolCall, why: str) -> UserError:
     return UserError(
-        f"the arguments of a demonstrated call of {call.name!r} are not a JSON object: {why}; expected JSON text such "
-        'as {"path": "/"}; next step: mend `tool_calls[].function.arguments` in the demonstrations',
-        param="data.demonstrations",
+        f"the arguments of a call of {call.name!r} are not a JSON object: {why}; expected JSON text such as "
+        '{"path": "/"}; next step: mend `tool_calls[].function.arguments` in the row',
+        param="data",
         code="invalid_demonstration",
     )
+
+
+def inexpressible(format_name: str, got: str, expected: str, step: str) -> UserError:
+    """The error for a reply that a format cannot write so that it reads it back as meant.
+
+    The reply is a demonstrated one or an earlier turn of an item; whoever read the row knows its file and line.
+    """
+    return UserError(
+        f"the {format_name} format cannot write this assistant reply: got {got}, expected {expected}; "
+        f"next step: {step}",
+        param="data",
+        code="invalid_demonstration",
+    )
+
+
+def check_anchored(format_name: str, message: Message, text: str, reads_as_call: bool) -> None:
+    """Raise UserError for a reply that a format misreads because a reply's start alone says whether it is a call."""
+    shown = one_line(text, 40)
+    if message.tool_calls and text:
+        got, expected, step = f"text beside a call ({shown!r})", "a call alone", "remove the text from the row"
+        raise inexpressible(format_name, got, expected, step)
+    if reads_as_call:
+        got, expected = f"an answer that reads as a call ({shown})", "a call in `tool_calls`, or another answer"
+        raise inexpressible(format_name, got, expected, "change the row")
 
 
 def one_line(text: str, limit: int = 160) -> str:
@@ -116,18 +141,15 @@ def required(tool: ToolSpec) -> frozenset[str]:
     return frozenset(tool.parameters.get("required", ()))
 
 
-def kind(schema: Mapping[str, Any]) -> str:
-    """The JSON type an argument is meant to have; `string` where the schema leaves it open, null branches skipped."""
+def kinds(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """The JSON types an argument may have, in the schema's order; `string` alone where the schema leaves it open."""
+    found: list[str] = []
     for branch in _branches(schema):
         types = branch.get("type")
-        for name in types if isinstance(types, list) else [types]:
-            if isinstance(name, str) and name != "null":
-                return name
+        named = [name for name in (types if isinstance(types, list) else [types]) if isinstance(name, str)]
         values = branch.get("enum") or ([branch["const"]] if "const" in branch else [])
-        for value in values:
-            if value is not None:
-                return _kind_of(value)
-    return "string"
+        found += named or [_KINDS.get(type(value), "string") for value in values]
+    return tuple(dict.fromkeys(found)) or ("string",)
 
 
 def _branches(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -135,12 +157,10 @@ def _branches(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for key in ("anyOf", "oneOf"):
         for branch in schema.get(key, ()):
             if isinstance(branch, Mapping):
-                yield branch
+                yield from _branches(branch)
 
 
-def _kind_of(value: Any) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
-    return names.get(type(value), "string")
+_KINDS = {bool: "boolean", int: "integer", float: "number", list: "array", dict: "object", type(None): "null"}
 
 
 _BY_KIND: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
@@ -149,10 +169,11 @@ _BY_KIND: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "array
 def example_arguments(tool: ToolSpec) -> dict[str, Any]:
     """One valid arguments object of the required arguments, from examples, enums, defaults or the type."""
     needed = required(tool)
-    return {name: _example(name, schema) for name, schema in properties(tool).items() if name in needed}
+    return {name: example(name, schema) for name, schema in properties(tool).items() if name in needed}
 
 
-def _example(name: str, schema: Mapping[str, Any]) -> Any:
+def example(name: str, schema: Mapping[str, Any]) -> Any:
+    """One valid value of an argument; the argument's name where any string will do."""
     for key in ("examples", "enum"):
         if schema.get(key):
             return schema[key][0]
@@ -160,7 +181,8 @@ def _example(name: str, schema: Mapping[str, Any]) -> Any:
         if schema.get(key) is not None:
             return schema[key]
     low = schema.get("minimum")
-    return low if low is not None else _BY_KIND.get(kind(schema), name)
+    kind = next((kind for kind in kinds(schema) if kind != "null"), "string")
+    return low if low is not None else _BY_KIND.get(kind, name)
 
 
 def example_tool(tools: Sequence[ToolSpec], name: str | None = None) -> ToolSpec | None:

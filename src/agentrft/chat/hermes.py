@@ -76,7 +76,11 @@ class HermesFormat:
         return pieces
 
     def reply(self, message: Message, tools: Sequence[ToolSpec]) -> list[int]:
-        pieces = self._thought_and_text((message.content or "").strip())
+        text = (message.content or "").strip()
+        if not self.tokenizer.has(_OPEN):
+            said = _without_thought(text)
+            calls.check_anchored(self.name, message, said, said.startswith(_OPEN))
+        pieces = self._thought_and_text(text)
         for k, call in enumerate(message.tool_calls):
             body = calls.dump({"name": call.name, "arguments": calls.arguments_of(call)})
             pieces += ["\n"] if k or pieces else []

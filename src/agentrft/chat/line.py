@@ -2,22 +2,25 @@
 
 A reply that starts with `Answer:` is an answer; anything else is exactly one call line `NAME ARG1 ARG2 …`, arguments by
 position in the order of the schema's `properties`. Every argument is one word without white space or a JSON string in
-double quotes; a last argument of type string takes the rest of the line as it is. ChatML framing:
+double quotes; a last argument that may be a string takes the rest of the line as it is. Where the schema allows more
+than a string, a word is a string if it is nothing else (`5`, `true`, `null`, `[…]`); in quotes it always is. ChatML
+framing:
 
     <|im_start|>system\\n{system}{tool lines}<|im_end|>\\n
     <|im_start|>user\\n{question}<|im_end|>\\n<|im_start|>assistant\\n
     …reply…<|im_end|>                                                    (generated)
     \\n<|im_start|>tool\\n{output}<|im_end|>\\n<|im_start|>assistant\\n      (appended)
 
-No place for text beside a call, for two calls in one reply, or for leaving out an argument before a given one: a
-demonstration that needs one of these is refused.
+No place for text beside a call, for two calls in one reply, or for leaving out an argument before a given one. A reply
+that needs one of these, or whose line would be read back as other arguments, is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentrft.chat import calls, chatml, stream
 from agentrft.chat.calls import Unreadable
@@ -28,6 +31,7 @@ from agentrft.types import Message, ToolCall, ToolResult, ToolSpec
 _ANSWER = "Answer:"
 _INTEGER = re.compile(r"[+-]?\d{1,300}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,300}(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_BRACKETS = {"array": "[", "object": "{"}
 
 
 class LineFormat:
@@ -98,8 +102,32 @@ def _usage(tool: ToolSpec) -> str:
 
 
 def _example_line(tool: ToolSpec) -> str:
-    call = ToolCall(id="", name=tool.name, arguments=calls.dump(calls.example_arguments(tool)))
-    return _write_call(call, tool)
+    """A valid call line, up to the last argument that it must have."""
+    count = max((k for k, slot in enumerate(_slots(tool), 1) if slot.is_required), default=0)
+    schemas = list(calls.properties(tool).items())[:count]
+    return _line(tool, [calls.example(name, schema) for name, schema in schemas])
+
+
+class _Slot(NamedTuple):
+    """One argument's place in a call line."""
+
+    name: str
+    kinds: tuple[str, ...]
+    is_required: bool
+    default: Any
+    """Null where the schema names none: what a function's left-out argument is then."""
+    takes_rest: bool
+
+
+def _slots(tool: ToolSpec) -> list[_Slot]:
+    schemas = calls.properties(tool)
+    needed, last = calls.required(tool), next(reversed(schemas), None)
+    slots: list[_Slot] = []
+    for name, schema in schemas.items():
+        kinds = calls.kinds(schema)
+        takes_rest = name == last and "string" in kinds
+        slots.append(_Slot(name, kinds, name in needed, schema.get("default"), takes_rest))
+    return slots
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -123,55 +151,62 @@ def _read(text: str, tools: Sequence[ToolSpec]) -> tuple[str, str]:
 def _read_arguments(text: str, at: int, tool: ToolSpec) -> dict[str, Any]:
     if "\n" in text or "\r" in text:
         raise Unreadable("more than one line")
-    schemas = list(calls.properties(tool).items())
+    slots = _slots(tool)
     arguments: dict[str, Any] = {}
-    for position, (name, schema) in enumerate(schemas):
+    for slot in slots:
         at += len(text[at:]) - len(text[at:].lstrip())
         if at == len(text):
             break
-        rest_is_it = position == len(schemas) - 1 and calls.kind(schema) == "string"
-        arguments[name], at = _read_rest(text, at) if rest_is_it else _read_argument(text, at, name, schema)
+        arguments[slot.name], at = _read_argument(text, at, slot)
     if text[at:].strip():
-        raise Unreadable(f"{tool.name} takes {len(schemas)} argument(s), got more")
-    missing = [name.upper() for name, _ in schemas if name in calls.required(tool) and name not in arguments]
+        raise Unreadable(f"{tool.name} takes {len(slots)} argument(s), got more")
+    missing = [slot.name.upper() for slot in slots if slot.is_required and slot.name not in arguments]
     if missing:
         raise Unreadable(f"{' '.join(missing)} missing")
     return arguments
 
 
-def _read_rest(text: str, at: int) -> tuple[str, int]:
-    """The rest of the line as it is, unless all of it is one quoted string."""
+def _read_argument(text: str, at: int, slot: _Slot) -> tuple[Any, int]:
+    """The value that starts at `text[at]`, which is no white space, and the position after it."""
     rest = text[at:]
-    if _is_quoted(rest):
-        return calls.read_json(rest)[0], len(text)
-    return rest, len(text)
-
-
-def _read_argument(text: str, at: int, name: str, schema: Mapping[str, Any]) -> tuple[Any, int]:
-    kind = calls.kind(schema)
-    if text[at] == '"' or kind in ("array", "object"):
+    if _is_json(rest, slot):
         value, end = calls.read_json(text, at)
         if end < len(text) and not text[end].isspace():
-            raise Unreadable(f"no space after {name.upper()}")
+            raise Unreadable(f"no space after {slot.name.upper()}")
+        if isinstance(value, str) and "string" in slot.kinds:
+            return value, end
     else:
-        value = text[at:].split(maxsplit=1)[0]
+        value = rest if slot.takes_rest else rest.split(maxsplit=1)[0]
         end = at + len(value)
-    return _typed(value, kind, name.upper()), end
+    return _typed(value, slot), end
 
 
-def _typed(value: Any, kind: str, shown: str) -> Any:
-    if kind in ("array", "object"):
-        if isinstance(value, list if kind == "array" else dict):
-            return value
-    elif kind == "integer" and _INTEGER.fullmatch(value):
-        return int(value)
-    elif kind == "number" and _NUMBER.fullmatch(value) and abs(float(value)) != float("inf"):
-        return int(value) if _INTEGER.fullmatch(value) else float(value)
-    elif kind == "boolean" and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    elif kind not in ("integer", "number", "boolean"):
+def _is_json(rest: str, slot: _Slot) -> bool:
+    """Whether `rest` begins like JSON that the slot takes; a slip in it is told then, not taken for a string."""
+    if rest[0] == '"':
+        return not slot.takes_rest or _is_quoted(rest)
+    brackets = [_BRACKETS[kind] for kind in slot.kinds if kind in _BRACKETS]
+    return rest[0] in brackets or len(brackets) == len(slot.kinds)
+
+
+def _typed(value: Any, slot: _Slot) -> Any:
+    """A word, or decoded JSON, as whichever of the slot's kinds it is; a string last, which every word is."""
+    kinds = slot.kinds
+    word = value if isinstance(value, str) else ""
+    if ("array" in kinds and isinstance(value, list)) or ("object" in kinds and isinstance(value, dict)):
         return value
-    raise Unreadable(f"{shown} must be {'an' if kind[0] in 'aio' else 'a'} {kind}, got {_shown(value)}")
+    if "null" in kinds and word == "null":
+        return None
+    if "boolean" in kinds and word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    if ("integer" in kinds or "number" in kinds) and _INTEGER.fullmatch(word):
+        return int(word)
+    if "number" in kinds and _NUMBER.fullmatch(word) and abs(float(word)) != float("inf"):
+        return float(word)
+    if "string" in kinds and isinstance(value, str):
+        return value
+    expected = " or ".join(kind if kind == "null" else f"{'an' if kind[0] in 'aio' else 'a'} {kind}" for kind in kinds)
+    raise Unreadable(f"{slot.name.upper()} must be {expected}, got {_shown(value)}")
 
 
 def _shown(value: Any) -> str:
@@ -206,37 +241,65 @@ def _write(message: Message, tools: Sequence[ToolSpec]) -> str:
 
 
 def _write_call(call: ToolCall, tool: ToolSpec) -> str:
-    arguments = {name: value for name, value in calls.arguments_of(call).items() if value is not None}
-    schemas = calls.properties(tool)
-    if unknown := sorted(arguments.keys() - schemas.keys()):
+    """The line of a call; raises UserError for one that it would not be read back as."""
+    arguments = calls.arguments_of(call)
+    if unknown := sorted(arguments.keys() - calls.properties(tool).keys()):
         raise _inexpressible(f"{call.name} with {unknown[0]!r}, which its schema lacks", _usage(tool))
-    names = list(schemas)
-    given = [k for k, name in enumerate(names) if name in arguments]
-    words = [call.name]
-    for name in names[: given[-1] + 1 if given else 0]:
-        value = arguments.get(name, schemas[name].get("default"))
-        if value is None:
-            raise _inexpressible(f"{call.name} without {name!r} but with a later argument", _usage(tool))
-        is_last = name == names[-1] and calls.kind(schemas[name]) == "string"
-        words.append(_word(value, is_last))
-    return " ".join(words)
+    line = _line(tool, _by_position(arguments, tool))
+    if why := _misread(line, arguments, tool):
+        raise _inexpressible(f"{call.name} with {why}", _usage(tool))
+    return line
 
 
-def _word(value: Any, is_last: bool) -> str:
-    if not isinstance(value, str):
-        return calls.dump(value)
-    plain = bool(value) and value == value.strip() and "\n" not in value and "\r" not in value
-    if is_last:
-        plain = plain and not _is_quoted(value)
-    else:
-        plain = plain and not value.startswith('"') and not any(char.isspace() for char in value)
-    return value if plain else calls.dump(value)
+def _by_position(arguments: Mapping[str, Any], tool: ToolSpec) -> list[Any]:
+    """Values up to the last one that is said, defaults in the gaps; a null that is the default anyway is not said."""
+    slots, values = _slots(tool), _completed(arguments, tool)
+    is_said = [
+        slot.name in arguments and (slot.is_required or (values[slot.name], slot.default) != (None, None))
+        for slot in slots
+    ]
+    count = max((k for k, said in enumerate(is_said, 1) if said), default=0)
+    for slot, said in zip(slots[:count], is_said, strict=False):
+        has_filling = slot.default is not None or ("null" in slot.kinds and not slot.is_required)
+        if not said and not has_filling:
+            raise _inexpressible(f"{tool.name} without {slot.name!r} but with a later argument", _usage(tool))
+    return [values[slot.name] for slot in slots[:count]]
+
+
+def _completed(arguments: Mapping[str, Any], tool: ToolSpec) -> dict[str, Any]:
+    """The arguments that the tool works with: those left out at their default."""
+    return {slot.name: arguments.get(slot.name, slot.default) for slot in _slots(tool)}
+
+
+def _misread(line: str, arguments: Mapping[str, Any], tool: ToolSpec) -> str | None:
+    """What a line that was written for `arguments` would be read as instead, or None."""
+    try:
+        read = _completed(_read_arguments(line, len(tool.name), tool), tool)
+    except Unreadable as error:
+        return f"arguments that cannot be read back ({error})"
+    for name, meant in _completed(arguments, tool).items():
+        if repr(read[name]) != repr(meant):  # == takes 1, 1.0 and true for the same
+            return f"{name!r} = {_json(meant)}, which would be read back as {_json(read[name])}"
+    return None
+
+
+def _json(value: Any) -> str:
+    return calls.one_line(calls.dump(value), 40)
+
+
+def _line(tool: ToolSpec, values: Sequence[Any]) -> str:
+    """The call line with `values` by position."""
+    return " ".join([tool.name, *map(_word, values, _slots(tool))])
+
+
+def _word(value: Any, slot: _Slot) -> str:
+    """A string as it is, where that is read back as the same string; anything else as JSON."""
+    if isinstance(value, str) and value and value == value.strip() and "\n" not in value and "\r" not in value:
+        with contextlib.suppress(Unreadable):
+            if _read_argument(value, 0, slot) == (value, len(value)):
+                return value
+    return calls.dump(value)
 
 
 def _inexpressible(got: str, expected: str) -> UserError:
-    return UserError(
-        f"the line format cannot write this demonstrated reply: got {got}, expected {expected}; next step: change the "
-        "demonstration, or set `agent.format: hermes`",
-        param="data.demonstrations",
-        code="invalid_demonstration",
-    )
+    return calls.inexpressible("line", got, expected, "change the row, or set `agent.format: hermes`")

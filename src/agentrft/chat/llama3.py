@@ -18,7 +18,6 @@ from agentrft.chat import calls, stream
 from agentrft.chat.calls import Unreadable
 from agentrft.chat.template import ShippedTemplate
 from agentrft.chat.tokens import Mark, Piece, Tokenizer, encode_pieces
-from agentrft.errors import UserError
 from agentrft.types import Message, ToolResult, ToolSpec
 
 _BEGIN, _HEAD, _HEAD_END, _STOP = "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
@@ -66,9 +65,8 @@ class Llama3Format:
 
     def reply(self, message: Message, tools: Sequence[ToolSpec]) -> list[int]:
         text = (message.content or "").strip()
+        calls.check_anchored(self.name, message, text, _is_call(text))
         if message.tool_calls:
-            if text:
-                raise _inexpressible(text)
             bodies = [{"name": c.name, "parameters": calls.arguments_of(c)} for c in message.tool_calls]
             text = "; ".join(calls.dump(body) for body in bodies)
         return encode_pieces(self.tokenizer, [text, Mark(_STOP)])
@@ -129,15 +127,6 @@ def _blocks(messages: Sequence[Message]) -> list[Piece]:
     for message in messages:
         pieces += _block("ipython" if message.role == "tool" else message.role, message.content or "")
     return [*pieces, Mark(_HEAD), "assistant", Mark(_HEAD_END), "\n\n"]
-
-
-def _inexpressible(text: str) -> UserError:
-    return UserError(
-        f"the llama3 format cannot write this demonstrated reply: got text beside a call "
-        f"({calls.one_line(text, 40)!r}), expected a call alone; next step: remove the text from the demonstration",
-        param="data.demonstrations",
-        code="invalid_demonstration",
-    )
 
 
 def _tools_text(tools: Sequence[ToolSpec]) -> str:

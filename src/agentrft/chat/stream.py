@@ -37,13 +37,23 @@ def render_prompt(grammar: Grammar, messages: Sequence[Message], tools: Sequence
     while start < len(messages):
         ids += grammar.reply(messages[start], tools)
         end = _next_reply(messages, start + 1)
-        ids += encode_pieces(grammar.tokenizer, grammar.after(messages[start + 1 : end]))
+        following = in_call_order(messages[start], messages[start + 1 : end])
+        ids += encode_pieces(grammar.tokenizer, grammar.after(following))
         start = end
     return ids
 
 
 def _next_reply(messages: Sequence[Message], start: int) -> int:
     return next((k for k in range(start, len(messages)) if messages[k].role == "assistant"), len(messages))
+
+
+def in_call_order(reply: Message, following: Sequence[Message]) -> list[Message]:
+    """The messages after a reply, its results in the order of its calls, as an episode appends them.
+
+    Rows may hold them in any order, since each names its call; families show no names, so there the place is all.
+    """
+    places = {call.id: place for place, call in enumerate(reply.tool_calls)}
+    return sorted(following, key=lambda message: places.get(message.tool_call_id or "", len(places)))
 
 
 def without_stop(ids: Sequence[int], stop_ids: frozenset[int]) -> list[int]:

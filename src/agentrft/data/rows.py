@@ -79,6 +79,7 @@ def _item(row: Mapping[str, Any], line: int) -> Item:
             f"the last message is from {messages[-1].role!r}, expected 'user': the agent speaks next",
             "end `messages` with the user's question (answers belong into other keys, or into demonstrations)",
         )
+    _check_answered(messages)
     fields = {key: value for key, value in row.items() if key not in _RESERVED}
     return Item(id=_id(row, line), messages=messages, tools=_tools(row), fields=fields, line=line)
 
@@ -191,7 +192,18 @@ def _call(value: Any, at: str) -> ToolCall:
 
 
 def _check_conversation(messages: Sequence[Message]) -> None:
-    """Every call is answered once, right after its reply, and the assistant has the last word."""
+    """Every call is answered and the assistant has the last word."""
+    _check_answered(messages)
+    if messages[-1].role != "assistant" or messages[-1].tool_calls:
+        got = "a tool call" if messages[-1].tool_calls else f"a {messages[-1].role!r} message"
+        raise RowFault(
+            f"the demonstration ends with {got}, expected the assistant's final answer",
+            "add the final assistant message",
+        )
+
+
+def _check_answered(messages: Sequence[Message]) -> None:
+    """Every call is answered once, right after its reply."""
     waiting: list[str] = []
     for k, message in enumerate(messages):
         if message.role == "tool":
@@ -208,12 +220,6 @@ def _check_conversation(messages: Sequence[Message]) -> None:
                 "add the missing tool message",
             )
         waiting = [call.id for call in message.tool_calls]
-    if messages[-1].role != "assistant" or messages[-1].tool_calls:
-        got = "a tool call" if messages[-1].tool_calls else f"a {messages[-1].role!r} message"
-        raise RowFault(
-            f"the demonstration ends with {got}, expected the assistant's final answer",
-            "add the final assistant message",
-        )
 
 
 def _check_names(demonstration: Demonstration) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agentrft.chat.stream import in_call_order
 from agentrft.data.rows import Demonstration
 from agentrft.errors import UserError
 from agentrft.protocols import ChatFormat
@@ -29,7 +30,7 @@ def demonstration_row(
     while position < len(messages):
         reply = chat_format.reply(messages[position], tools)
         end = _end_of_results(messages, position + 1)
-        results = [_result(message) for message in messages[position + 1 : end]]
+        results = [_result(message) for message in in_call_order(messages[position], messages[position + 1 : end])]
         suffix = chat_format.results(results) if results else []
         ids += [*reply, *suffix]
         trained += [True] * len(reply) + [False] * len(suffix)

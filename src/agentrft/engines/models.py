@@ -10,9 +10,8 @@ import io
 import json
 import re
 import shutil
-import sys
 import tempfile
-from contextlib import nullcontext, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +139,11 @@ def _convert_gguf(source: Path, target: Path) -> None:
             code="torch_missing",
         ) from error
     disable_progress_bar()
-    # transformers shows its unpacking with a bar of its own, which it does not let anyone switch off.
-    quiet = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
     try:
-        with quiet:
+        # It shows a bar of its own that nobody can switch off, in the middle of ours.
+        with redirect_stderr(io.StringIO()):
             model = AutoModelForCausalLM.from_pretrained(
                 source, gguf_file=_SMOLLM2_GGUF, quantization_config=GgufConfig(dequantize=True), dtype="float32"
             )

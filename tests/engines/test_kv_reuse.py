@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_cases import (
+    TOKEN_BYTES,
     Continuation,
     finish,
     finish_all,
@@ -41,6 +43,12 @@ class FedTokens:
         return self._last - before
 
 
+def tree_size(replies: Iterable[Continuation]) -> int:
+    """Tokens to be computed when everything that any two replies have in common is computed once."""
+    rows = [(*reply.context, *reply.tokens) for reply in replies]
+    return len({row[:n] for row in rows for n in range(1, len(row))})
+
+
 async def test_a_single_request_feeds_its_prompt_and_all_but_its_last_token(load: Load) -> None:
     engine = load("llama")
     await finish(engine.generator, request(some_tokens(1, 30), n=7))
@@ -52,9 +60,9 @@ async def test_a_groups_prompt_is_prefilled_once(load: Load, plain: Any) -> None
     engine = load("llama")
     prompt = some_tokens(1, 30)
     replies = await finish_all(engine.generator, [request(prompt, n=5, seed=s) for s in range(8)])
-    # 29 tokens shared; each member feeds the prompt's last token and four of its own five.
-    assert engine.generator.fed_tokens == 29 + 8 * (1 + 4)
-    assert len({reply.tokens for reply in replies}) == 8
+    # The prompt once, then four of each member's own five: the last is drawn, not fed.
+    assert len({reply.tokens[0] for reply in replies}) == 8
+    assert engine.generator.fed_tokens == tree_size(replies) == 30 + 8 * 4
     assert worst_gap(replies, plain) < 1e-5
 
 
@@ -64,8 +72,8 @@ async def test_a_common_system_prompt_is_computed_once(load: Load, plain: Any) -
     questions = [[10 * n + 3, *some_tokens(n, 4 + n)] for n in range(1, 4)]
     wanted = [request([*system, *q], n=3, seed=m) for q in questions for m in range(2)]
     replies = await finish_all(engine.generator, wanted)
-    # The system prompt once; a question of 6, 7 or 8 tokens is below eight, too short for a block of its own.
-    assert engine.generator.fed_tokens == 20 + 2 * sum(len(q) for q in questions) + 6 * 2
+    # The system prompt once, each question once (too short for a block, but its members share a slot), then the rest.
+    assert engine.generator.fed_tokens == tree_size(replies) == 20 + sum(len(q) for q in questions) + 6 * 2
     assert worst_gap(replies, plain) < 1e-5
 
 
@@ -75,8 +83,8 @@ async def test_groups_under_a_system_prompt_share_on_both_levels(load: Load, pla
     questions = [[10 * n + 3, *some_tokens(n, 14)] for n in range(1, 4)]
     wanted = [request([*system, *q], n=3, seed=m) for q in questions for m in range(4)]
     replies = await finish_all(engine.generator, wanted)
-    # 20 once, then 14 of each question's 15 once, then per member: the last prompt token and 2 generated ones.
-    assert engine.generator.fed_tokens == 20 + 3 * 14 + 12 * (1 + 2)
+    # 20 once, each question's 15 once, then per member two generated ones.
+    assert engine.generator.fed_tokens == tree_size(replies) == 20 + 3 * 15 + 12 * 2
     assert worst_gap(replies, plain) < 1e-5
 
 
@@ -103,6 +111,54 @@ async def test_turns_of_a_whole_group_feed_only_what_is_new(load: Load, plain: A
     seconds = await finish_all(engine.generator, nexts)
     assert fed.since() == sum(1 + 3 + i + 3 for i in range(6))
     assert worst_gap([*firsts, *seconds], plain) < 1e-5
+
+
+# ---- members that do alike
+
+
+async def test_members_that_go_on_alike_are_computed_once_over_turns(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    fed = FedTokens(engine)
+    prompt, result = some_tokens(1, 30), some_tokens(2, 9)
+    alike = [request(prompt, n=6, seed=s, temperature=0.0) for s in range(5)]
+    firsts = await finish_all(engine.generator, alike)
+    assert len({reply.tokens for reply in firsts}) == 1
+    assert fed.since() == 30 + 5
+    nexts = [request([*f.context, *f.tokens, *result], n=4, seed=s, temperature=0.0) for s, f in enumerate(firsts)]
+    seconds = await finish_all(engine.generator, nexts)
+    assert fed.since() == 1 + 9 + 3
+    # One that was told something else goes on from the same point by itself.
+    others = [request([*s.context, *s.tokens, 7 + (m == 2)], n=3, seed=m) for m, s in enumerate(seconds)]
+    thirds = await finish_all(engine.generator, others)
+    # Its first new token, the last of the reply, is one that the others feed as well.
+    assert fed.since() == tree_size(thirds) - tree_size(seconds) + 1
+    assert worst_gap([*firsts, *seconds, *thirds], plain) < 1e-5
+
+
+@pytest.mark.parametrize("slots", [1, 3, 100])
+async def test_members_part_when_they_draw_differently_however_few_slots_there_are(load: Load, slots: int) -> None:
+    engine = load("llama", max_cache_bytes=slots * 64 * TOKEN_BYTES)
+    wanted = [request(some_tokens(1, 20), n=n, seed=s, temperature=0.2) for s, n in enumerate([12, 3, 12, 7, 12, 12])]
+    replies = await finish_all(engine.generator, wanted)
+    alone = [await finish(engine.generator, one) for one in wanted]
+    assert [reply.tokens for reply in replies] == [reply.tokens for reply in alone]
+    assert 1 < len({reply.tokens[0] for reply in replies}) < len(replies)  # some part at once, some later
+    for reply, by_itself in zip(replies, alone, strict=True):
+        assert reply.log_probs == pytest.approx(by_itself.log_probs, abs=1e-5)
+
+
+async def test_a_member_that_leaves_takes_nothing_from_those_like_it(load: Load, plain: Any) -> None:
+    engine = load("llama")
+    prompt = some_tokens(1, 20)
+    alike = [request(prompt, n=10, seed=s, temperature=0.0) for s in range(3)]
+    async with aclosing(engine.generator.generate(alike[0])) as leaving:
+        rest = asyncio.create_task(finish_all(engine.generator, alike[1:]))
+        await anext(leaving)
+        await anext(leaving)
+    replies = await rest
+    assert replies[0].tokens == replies[1].tokens
+    assert len(replies[0].tokens) == 10
+    assert worst_gap(replies, plain) < 1e-5
 
 
 async def test_a_later_request_takes_a_common_prefix_from_an_idle_one(load: Load, plain: Any) -> None:

@@ -72,6 +72,8 @@ class Tail:
     tokens: list[int]
     """All tokens with KV, shared ones included, when idle; maintained by the generator while active."""
     last_used: int = 0
+    holders: int = 1
+    """Sequences that use it: those with the same tokens share one."""
 
 
 def common_prefix(a: tuple[int, ...] | list[int], b: tuple[int, ...] | list[int]) -> int:
@@ -225,6 +227,16 @@ class KvCache:
             return None
         self._free.sort(reverse=True)
         return self._free.pop()
+
+    def fork(self, tail: Tail, length: int, max_slots: int) -> Tail | None:
+        """A copy of the first `length` tokens (those in blocks included) in a slot of its own; None without a slot."""
+        slot = self.take_slot(max_slots)
+        if slot is None:
+            return None
+        own = length - tail.shared
+        for held in (self.keys, self.values):
+            held[:, slot, :own] = held[:, tail.slot, :own]
+        return Tail(slot=slot, block=tail.block, shared=tail.shared, tokens=[])
 
     def park(self, tail: Tail) -> None:
         """Keep a sequence's KV for its next turn."""

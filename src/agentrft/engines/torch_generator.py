@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Listed
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,6 +20,7 @@ from agentrft.engines.torch_cache import Block, KvCache, Tail, common_prefix
 from agentrft.engines.torch_model import Attend, TorchModel
 from agentrft.engines.torch_pass import CachedAttention, Feed, Layout, lay_out
 from agentrft.engines.torch_sampling import draw
+from agentrft.engines.torch_sequence import Sequence, by_tail, join, leave, move, part
 from agentrft.errors import EngineFault, UserError
 from agentrft.protocols import Chunk, GenerateRequest
 
@@ -27,25 +29,6 @@ _MIN_SHARED_TOKENS = 8
 
 FinishReason = Literal["stop", "length"]
 AttentionOf = Callable[[Layout, KvCache], Attend]
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """A request on its way through the engine."""
-
-    request: GenerateRequest
-    loop: asyncio.AbstractEventLoop
-    tokens: list[int]
-    uniforms: random.Random
-    chunks: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
-    tail: Tail | None = None
-    done: int = 0
-    """Tokens whose KV is in the cache."""
-    cancelled: bool = False
-
-    @property
-    def new_tokens(self) -> int:
-        return len(self.tokens) - len(self.request.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +68,9 @@ class TorchGenerator:
             device=model.device,
             max_bytes=settings.max_cache_bytes,
         )
-        self._incoming: deque[_Sequence] = deque()
-        self._waiting: list[_Sequence] = []
-        self._active: list[_Sequence] = []
+        self._incoming: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []
+        self._active: list[Sequence] = []
         self._driver: asyncio.Task[None] | None = None
         self._closed = False
         self.passes = 0
@@ -103,7 +86,7 @@ class TorchGenerator:
         """See `protocols.Generator`."""
         self._check(request)
         loop = asyncio.get_running_loop()
-        sequence = _Sequence(
+        sequence = Sequence(
             request=request, loop=loop, tokens=list(request.tokens), uniforms=random.Random(request.seed)
         )
         self._incoming.append(sequence)
@@ -129,7 +112,7 @@ class TorchGenerator:
     def forget(self) -> None:
         """Drop all KV: the weights changed. Sequences under way are computed again under the new weights."""
         for sequence in self._active:
-            self._unseat(sequence)
+            leave(sequence, self._cache)
         self._cache.clear()
         self._waiting = self._active + self._waiting
         self._active = []
@@ -183,22 +166,24 @@ class TorchGenerator:
     # ---- on the engine's thread
 
     @torch.inference_mode()
-    def _step(self) -> list[tuple[_Sequence, Chunk]]:
+    def _step(self) -> list[tuple[Sequence, Chunk]]:
         """Admit what fits, run one pass, draw a token for every sequence whose context is complete."""
         self._admit()
-        feeds = {id(s.tail): s for s in self._active}
-        layout = lay_out([self._feed(s) for s in self._active], self._settings.max_pass_tokens)
+        alike_by_tail = by_tail(self._active)
+        feeds = [self._feed(alike[0]) for alike in alike_by_tail.values()]
+        layout = lay_out(feeds, self._settings.max_pass_tokens)
         if not layout.ids:
             return []
         hidden = self._forward(layout)
         for block_feed in layout.block_feeds:
             block_feed.block.done = block_feed.end
-        ready: list[tuple[_Sequence, int]] = []
+        ready: list[tuple[list[Sequence], int]] = []
         for feed in layout.feeds:
-            sequence = feeds[id(feed.tail)]
-            sequence.done += len(feed.tokens)
-            if sequence.done == len(sequence.tokens):
-                ready.append((sequence, feed.row + len(feed.tokens) - 1))
+            alike = alike_by_tail[id(feed.tail)]
+            for sequence in alike:
+                sequence.done += len(feed.tokens)
+            if alike[0].done == len(alike[0].tokens):
+                ready.append((alike, feed.row + len(feed.tokens) - 1))
         return self._draw(ready, hidden)
 
     def _forward(self, layout: Layout) -> Tensor:
@@ -211,46 +196,66 @@ class TorchGenerator:
         positions = torch.tensor(layout.positions + [0] * pad, device=device)
         return self._model.forward(ids, positions, attend)
 
-    def _draw(self, ready: Sequence[tuple[_Sequence, int]], hidden: Tensor) -> list[tuple[_Sequence, Chunk]]:
+    def _draw(self, ready: Listed[tuple[list[Sequence], int]], hidden: Tensor) -> list[tuple[Sequence, Chunk]]:
+        """A token for each sequence of `ready`: those that are alike, with the row that they draw from."""
         if not ready:
             return []
+        device = hidden.device
         pad = -len(ready) % self._row_multiple
-        rows = torch.tensor([row for _, row in ready] + [0] * pad, device=hidden.device)
-        logits = self._model.logits(hidden[rows])[: len(ready)]
-        uniforms = torch.tensor([s.uniforms.random() for s, _ in ready], device=hidden.device)
-        temperatures = torch.tensor([s.request.temperature for s, _ in ready], device=hidden.device)
+        rows = torch.tensor([row for _, row in ready] + [0] * pad, device=device)
+        logits = self._model.logits(hidden[rows])
+        drawing = [(place, s) for place, (alike, _) in enumerate(ready) for s in alike]
+        logits = logits[torch.tensor([place for place, _ in drawing], device=device)]
+        uniforms = torch.tensor([s.uniforms.random() for _, s in drawing], device=device)
+        temperatures = torch.tensor([s.request.temperature for _, s in drawing], device=device)
         tokens, log_probs = draw(logits, uniforms, temperatures)
-        produced = []
-        for (sequence, _), token, log_prob in zip(ready, tokens, log_probs, strict=True):
-            sequence.tokens.append(token)
-            reason: FinishReason | None = None
-            if token in sequence.request.stop_ids:
-                reason = "stop"
-            elif sequence.new_tokens >= sequence.request.max_new_tokens:
-                reason = "length"
-            chunk = Chunk(
-                tokens=(token,), log_probs=(log_prob,), finish_reason=reason, policy_version=self._model.version
-            )
-            produced.append((sequence, chunk))
-            if reason is not None:
-                self._park(sequence)
+        produced = [
+            (s, self._drawn(s, token, log_prob))
+            for (_, s), token, log_prob in zip(drawing, tokens, log_probs, strict=True)
+        ]
+        for alike, _ in ready:
+            self._separate(alike)
+        self._requeue()
         return produced
 
-    def _feed(self, sequence: _Sequence) -> Feed:
+    def _drawn(self, sequence: Sequence, token: int, log_prob: float) -> Chunk:
+        sequence.tokens.append(token)
+        reason: FinishReason | None = None
+        if token in sequence.request.stop_ids:
+            reason = "stop"
+        elif sequence.new_tokens >= sequence.request.max_new_tokens:
+            reason = "length"
+        sequence.finished = reason is not None
+        return Chunk(tokens=(token,), log_probs=(log_prob,), finish_reason=reason, policy_version=self._model.version)
+
+    def _separate(self, alike: Listed[Sequence]) -> None:
+        """The finished ones keep an idle slot each, for their next turn; the others go on with those of their token."""
+        for sequence in [s for s in alike if s.finished]:
+            self._park(sequence)
+        first: dict[int, Sequence] = {}
+        for sequence in [s for s in alike if not s.finished]:
+            other = first.setdefault(sequence.tokens[-1], sequence)
+            if other is not sequence:
+                move(sequence, other, self._cache)
+            elif len(first) > 1:
+                part(sequence, self._cache, self._settings.max_sequences)
+
+    def _feed(self, sequence: Sequence) -> Feed:
         assert sequence.tail is not None
         return Feed(tail=sequence.tail, tokens=sequence.tokens[sequence.done :], start=sequence.done)
 
-    def _park(self, sequence: _Sequence) -> None:
-        """Keep a finished sequence's KV idle in its slot, for its next turn."""
-        assert sequence.tail is not None
-        sequence.tail.tokens = sequence.tokens[: sequence.done]
-        self._cache.park(sequence.tail)
+    def _park(self, sequence: Sequence) -> None:
+        """Keep a finished sequence's KV idle in a slot, for its next turn."""
+        if part(sequence, self._cache, self._settings.max_sequences):
+            assert sequence.tail is not None
+            sequence.tail.tokens = sequence.tokens[: sequence.done]
+            self._cache.park(sequence.tail)
         self._active.remove(sequence)
 
-    def _unseat(self, sequence: _Sequence) -> None:
-        if sequence.tail is not None:
-            self._cache.release(sequence.tail)
-        sequence.tail, sequence.done = None, 0
+    def _requeue(self) -> None:
+        """Sequences that lost their slot wait again; they are computed anew."""
+        self._waiting = [s for s in self._active if s.tail is None] + self._waiting
+        self._active = [s for s in self._active if s.tail is not None]
 
     # ---- admission
 
@@ -267,11 +272,12 @@ class TorchGenerator:
         self._active.extend(resumed)
         seated = self._seat(fresh)
         self._active.extend(seated)
+        join([*resumed, *seated], self._cache)
         self._waiting = [s for s in self._waiting if s.tail is None]
         if self._active:
             self._make_room()
 
-    def _resume(self, sequence: _Sequence) -> bool:
+    def _resume(self, sequence: Sequence) -> bool:
         """Take an idle slot over when all it holds is a prefix of this request."""
         best: Tail | None = None
         for tail in self._cache.idle.values():
@@ -288,9 +294,9 @@ class TorchGenerator:
         sequence.tail, sequence.done = best, len(best.tokens)
         return True
 
-    def _seat(self, sequences: Sequence[_Sequence]) -> list[_Sequence]:
+    def _seat(self, sequences: Listed[Sequence]) -> list[Sequence]:
         """Give slots to new sequences and put their common prefixes into blocks."""
-        seated: list[_Sequence] = []
+        seated: list[Sequence] = []
         for sequence in sequences:
             if len(self._active) + len(seated) >= self._settings.max_sequences:
                 break
@@ -301,7 +307,7 @@ class TorchGenerator:
             seated.append(sequence)
         for sequence in seated:
             self._reuse(sequence)
-        by_block: dict[int, list[_Sequence]] = {}
+        by_block: dict[int, list[Sequence]] = {}
         for sequence in seated:
             assert sequence.tail is not None
             by_block.setdefault(id(sequence.tail.block), []).append(sequence)
@@ -309,7 +315,7 @@ class TorchGenerator:
             self._share(sorted(members, key=lambda s: s.tokens))
         return seated
 
-    def _reuse(self, sequence: _Sequence) -> None:
+    def _reuse(self, sequence: Sequence) -> None:
         """Start from the longest prefix already computed, in a block or in an idle slot."""
         assert sequence.tail is not None
         limit = len(sequence.tokens) - 1
@@ -323,7 +329,7 @@ class TorchGenerator:
             block, shared = self._cache.promote(best, length), length
         self._place(sequence, block, shared)
 
-    def _share(self, members: list[_Sequence]) -> None:
+    def _share(self, members: list[Sequence]) -> None:
         """Blocks for what `members` (under one block so far, sorted by tokens) have in common, level by level."""
         tail = members[0].tail
         assert tail is not None
@@ -339,7 +345,7 @@ class TorchGenerator:
             if len(alike) > 1:
                 self._share(alike)
 
-    def _place(self, sequence: _Sequence, block: Block | None, shared: int) -> None:
+    def _place(self, sequence: Sequence, block: Block | None, shared: int) -> None:
         assert sequence.tail is not None
         sequence.tail.block, sequence.tail.shared = block, shared
         sequence.done = max(sequence.done, shared)
@@ -347,11 +353,13 @@ class TorchGenerator:
     def _make_room(self) -> None:
         """Room for every active tail's next tokens; when the budget is short, the last to come wait again."""
         longest = max(len(s.tokens) - s.tail.shared for s in self._active if s.tail is not None)
-        kept = self._cache.reserve(longest, [s.tail for s in self._active if s.tail is not None])
-        for sequence in self._active[kept:]:
-            sequence.tail, sequence.done = None, 0
-        self._waiting = self._active[kept:] + self._waiting
-        self._active = self._active[:kept]
+        tails = [alike[0].tail for alike in by_tail(self._active).values() if alike[0].tail is not None]
+        kept = self._cache.reserve(longest, tails)
+        lost = {id(tail) for tail in tails[kept:]}
+        for sequence in self._active:
+            if id(sequence.tail) in lost:
+                sequence.tail, sequence.done = None, 0
+        self._requeue()
         self._cache.evict_blocks({id(s.tail.block) for s in self._active if s.tail is not None})
 
 

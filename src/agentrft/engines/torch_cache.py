@@ -117,9 +117,12 @@ class KvCache:
         self.idle.clear()
         self._free = list(range(self.n_slots))
         # What diverged weights left in a slot would spread: a masked position still takes part in products. Whatever
-        # stops being a number in some layer has stopped being one in the last.
-        if not bool(torch.isfinite(self.values[-1]).all()):
-            self.keys, self.values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
+        # stops being a number in some layer has stopped being one in the last. Shapes differ when memory ran out
+        # between moving the keys and moving the values.
+        shape = (self._n_layers, self.n_slots, self.capacity, *self._kv_shape)
+        is_sound = self.keys.shape == self.values.shape == shape and bool(torch.isfinite(self.values[-1]).all())
+        if not is_sound:
+            self.keys, self.values = torch.zeros(shape, **self._like), torch.zeros(shape, **self._like)
 
     # ---- blocks
 

@@ -250,12 +250,12 @@ class TorchGenerator:
             assert sequence.tail is not None
             sequence.tail.tokens = sequence.tokens[: sequence.done]
             self._cache.park(sequence.tail)
-        self._active.remove(sequence)
 
     def _requeue(self) -> None:
-        """Sequences that lost their slot wait again; they are computed anew."""
-        self._waiting = [s for s in self._active if s.tail is None] + self._waiting
-        self._active = [s for s in self._active if s.tail is not None]
+        """Let the finished ones go; those that lost their slot wait again and are computed anew."""
+        running = [s for s in self._active if not s.finished]
+        self._waiting = [s for s in running if s.tail is None] + self._waiting
+        self._active = [s for s in running if s.tail is not None]
 
     # ---- admission
 
@@ -263,11 +263,20 @@ class TorchGenerator:
         while self._incoming:
             self._waiting.append(self._incoming.popleft())
         for sequence in [s for s in self._active if s.cancelled]:
-            self._park(sequence)
+            sequence.finished = True
+            if sequence.tail is not None and sequence.tail.holders > 1:
+                leave(sequence, self._cache)
+            else:
+                self._park(sequence)
+        self._requeue()
         self._waiting = [s for s in self._waiting if not s.cancelled]
         # Exact mode's results do not depend on this order; it only makes runs easier to compare.
         self._waiting.sort(key=lambda s: s.request.order)
-        resumed = [s for s in self._waiting if self._resume(s)]
+        room = self._settings.max_sequences - len(self._active)
+        resumed: list[Sequence] = []
+        for sequence in self._waiting:
+            if len(resumed) < room and self._resume(sequence):
+                resumed.append(sequence)
         fresh = [s for s in self._waiting if s.tail is None]
         self._active.extend(resumed)
         seated = self._seat(fresh)

@@ -49,10 +49,17 @@ def by_tail(sequences: Listed[Sequence]) -> dict[int, list[Sequence]]:
 def join(newcomers: Listed[Sequence], cache: KvCache) -> None:
     """Let newcomers with the same tokens share the slot of the one that has the most of them computed."""
     first: dict[tuple[int, ...], Sequence] = {}
-    for sequence in sorted(newcomers, key=lambda s: -s.done):
+    for sequence in sorted(newcomers, key=_computed, reverse=True):
         other = first.setdefault(tuple(sequence.tokens), sequence)
         if other is not sequence:
             move(sequence, other, cache)
+
+
+def _computed(sequence: Sequence) -> int:
+    """Tokens whose KV is there already; a block that was only just made counts as computed in `done`."""
+    block = None if sequence.tail is None else sequence.tail.block
+    path = [] if block is None else block.path()
+    return sequence.done - sum(len(part.tokens) - part.done for part in path)
 
 
 def part(sequence: Sequence, cache: KvCache, max_slots: int) -> bool:

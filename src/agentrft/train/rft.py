@@ -189,6 +189,7 @@ async def _save(checkpoints: Checkpoints, learner: Learner, state: RftState, jou
 
 
 def _tell(checkpoint: Checkpoint, state: RftState, log: RunLog) -> None:
+    """List the checkpoint; telling the same one again changes nothing."""
     validated = dict(state.validations)
     metrics = {"valid_reward_mean": validated[state.step]} if state.step in validated else {}
     log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)

@@ -106,6 +106,7 @@ async def _save(checkpoints: Checkpoints, learner: Learner, state: SftState, log
 
 
 def _tell(checkpoint: Checkpoint, state: SftState, log: RunLog) -> None:
+    """List the checkpoint; telling the same one again changes nothing."""
     validated = dict(state.validations)
     metrics = {"valid_nll": validated[state.step]} if state.step in validated else {}
     log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +84,15 @@ def shape_of(model: TorchModel) -> Shape:
     )
 
 
-async def best_arm(model: TorchModel, executor: ThreadPoolExecutor, group: Group, *, packed: bool) -> Arm:
+async def best_arm(engine: TorchEngine, group: Group, *, packed: bool) -> Arm:
     """The arm at the micro-batch that was fastest in one timing each (after one warm-up)."""
     name = "packed" if packed else "padded"
     arms = []
-    rows = group_rows(group, vocabulary=model.vocabulary, shared=packed)
+    rows = group_rows(group, vocabulary=engine.model.vocabulary, shared=packed)
     for members in sorted({max(group.members // 4, 1), max(group.members // 2, 1), group.members}):
         tokens = group.prompt + members * group.suffix if packed else members * (group.prompt + group.suffix)
         settings = LearnerSettings(micro_batch_tokens=tokens, share_prefixes=packed)
-        learner = TorchLearner(model, executor, settings, on_update=lambda: None)
+        learner = TorchLearner(engine.model, engine.executor, settings, on_update=lambda: None)
         arms.append(Arm(name, learner, rows, tokens))
     await arms[-1].time()
     timed = [(await arm.time(), arm) for arm in arms]
@@ -102,20 +101,18 @@ async def best_arm(model: TorchModel, executor: ThreadPoolExecutor, group: Group
     return min(timed, key=lambda pair: pair[0])[1]
 
 
-async def compare(
-    model: TorchModel, executor: ThreadPoolExecutor, group: Group, pairs: int
-) -> tuple[Case, dict[str, object]]:
+async def compare(engine: TorchEngine, group: Group, pairs: int) -> tuple[Case, dict[str, object]]:
     """Both arms at their best, taking turns; the case and what is behind it."""
     label = f"P={group.prompt} S={group.suffix} G={group.members}"
     print(f"  {label}", flush=True)
-    packed = await best_arm(model, executor, group, packed=True)
-    padded = await best_arm(model, executor, group, packed=False)
+    packed = await best_arm(engine, group, packed=True)
+    padded = await best_arm(engine, group, packed=False)
     packed_s, padded_s = [], []
     for pair in range(pairs):
         for arm, seconds in [(packed, packed_s), (padded, padded_s)][:: 1 if pair % 2 == 0 else -1]:
             seconds.append(await arm.time())
     case = Case(name=label, unit="s", ours=median(packed_s), peer=median(padded_s), better="lower")
-    ratio = flop_ratio(shape_of(model), group)
+    ratio = flop_ratio(shape_of(engine.model), group)
     return case, {
         "flop_ratio": round(ratio, 3),
         "achieved_share": round(case.speedup / ratio, 3),
@@ -132,16 +129,15 @@ async def run(options: argparse.Namespace) -> Result:
     engine = TorchEngine.load(resolve(options.model), lora=LoraSpec(rank=16, alpha=32), dtype=options.dtype)
     details: dict[str, object] = {"dtype": engine.dtype}
     cases, checks = [], {}
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        for group in options.shapes:
-            case, detail = await compare(engine.model, executor, group, options.pairs)
-            share = detail["achieved_share"]
-            assert isinstance(share, float)
-            cases.append(case)
-            details[case.name] = detail
-            checks[
-                f"{case.name}: {share:.0%} of the FLOP ratio {detail['flop_ratio']}, required {REQUIRED_SHARE:.0%}"
-            ] = share >= REQUIRED_SHARE
+    for group in options.shapes:
+        case, detail = await compare(engine, group, options.pairs)
+        share = detail["achieved_share"]
+        assert isinstance(share, float)
+        cases.append(case)
+        details[case.name] = detail
+        checks[f"{case.name}: {share:.0%} of the FLOP ratio {detail['flop_ratio']}, required {REQUIRED_SHARE:.0%}"] = (
+            share >= REQUIRED_SHARE
+        )
     title = f"Training one group, prompt computed once (packed) or for each row (padded); {engine.dtype}"
     await engine.close()
     return Result(title=title, peer="padded", cases=cases, details=details, checks=checks)

@@ -48,7 +48,7 @@ async def test_memory_that_runs_out_between_keys_and_values_spoils_nothing_later
     zeros, longer = torch.zeros, []
 
     def second_time_out(*shape: Any, **like: Any) -> torch.Tensor:
-        if isinstance(shape[0], tuple) and len(shape[0]) == 5 and shape[0][2] > 64:
+        if isinstance(shape[0], tuple) and len(shape[0]) == 5 and shape[0][3] > 64:
             longer.append(shape)
             if len(longer) == 2:
                 raise torch.OutOfMemoryError("no memory left")

@@ -7,8 +7,18 @@ import torch
 from row_cases import CASES, group_rows
 from torch import Tensor
 
+from agentrft.engines import torch_attention
 from agentrft.engines.prefix_tree import lay_out
-from agentrft.engines.torch_attention import ForestAttention, merge, piece_forward, visible
+from agentrft.engines.torch_attention import (
+    UNSEEN,
+    ForestAttention,
+    Piece,
+    bias_of,
+    fold,
+    merge,
+    unfold,
+    weights_of,
+)
 from agentrft.engines.torch_learner import pieces_of
 from agentrft.types import Row
 
@@ -60,39 +70,59 @@ def test_a_forest_is_one_masked_softmax(case: str, window: int | None) -> None:
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_both_kernels_give_the_same(causal: bool) -> None:
-    """The one without a mask, and the one with a mask that hides nothing (what devices other than CPUs use)."""
-    q, k, v = random(7, HEADS, WIDTH, seed=1), random(7, KV_HEADS, WIDTH, seed=2), random(7, KV_HEADS, WIDTH, seed=3)
-    everything = torch.ones(7, 7, dtype=torch.bool)
-    out, lse = piece_forward(q, k, v, scale=0.3, causal=causal)
-    masked, masked_lse = piece_forward(
-        q, k, v, scale=0.3, causal=causal, seen=everything.tril() if causal else everything
-    )
-    assert torch.allclose(out, masked, atol=1e-6)
-    assert torch.allclose(lse, masked_lse, atol=1e-6)
+@pytest.mark.parametrize("window", [None, 3])
+def test_long_segments_are_computed_in_blocks(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = 23
+    shapes = ((length, heads, WIDTH) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    q, k, v = (random(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
+    weights = random(length, HEADS, WIDTH, seed=9)
+    pieces, positions = [Piece(0, length, 0, length)], torch.arange(length)
+    whole = ForestAttention(pieces, positions)(0, q, k, v, 0.3, window)
+    wanted = torch.autograd.grad((whole * weights).sum(), (q, k, v))
+    monkeypatch.setattr(torch_attention, "_SCORES", 4 * HEADS * length)
+    assert [(p.q0, p.q1, p.k1) for p in pieces[0].split(HEADS)] == [
+        *((at, at + 4, at + 4) for at in range(0, 20, 4)),
+        (20, 23, 23),
+    ]
+    blocks = ForestAttention(pieces, positions)(0, q, k, v, 0.3, window)
+    found = torch.autograd.grad((blocks * weights).sum(), (q, k, v))
+    assert torch.allclose(blocks, whole, atol=1e-6)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_folding_and_back() -> None:
+    x = random(5, HEADS, WIDTH, seed=1)
+    folded = fold(x, KV_HEADS, torch.float32)
+    assert torch.equal(folded[1, 4], x[1, 4])  # token 1, second of three heads of the second key head
+    assert torch.equal(unfold(folded, 5, torch.float32), x)
 
 
 def test_parts_merge_to_the_whole_even_when_one_sees_nothing() -> None:
-    q, k, v = random(5, HEADS, WIDTH, seed=1), random(9, KV_HEADS, WIDTH, seed=2), random(9, KV_HEADS, WIDTH, seed=3)
-    whole, whole_lse = piece_forward(q, k, v, scale=0.3, causal=False)
-    out, lse = (part.clone() for part in piece_forward(q, k[:4], v[:4], scale=0.3, causal=False))
-    nothing = torch.zeros(5, 9, dtype=torch.bool)
-    empty, empty_lse = piece_forward(q, k, v, scale=0.3, causal=False, seen=nothing)
-    assert bool((empty_lse == float("-inf")).all())
-    merge(out, lse, empty, empty_lse)
-    merge(out, lse, *piece_forward(q, k[4:], v[4:], scale=0.3, causal=False))
+    q, k, v = random(2, 15, WIDTH, seed=1), random(2, 9, WIDTH, seed=2), random(2, 9, WIDTH, seed=3)
+
+    def part(keys: slice, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        weights, lse = weights_of(q, k[:, keys], bias, (2, -1, 3))
+        return weights @ v[:, keys], lse
+
+    whole, whole_lse = part(slice(9))
+    out, lse = part(slice(4))
+    merge(out, lse, *part(slice(9), torch.full((5, 1, 9), UNSEEN)))
+    merge(out, lse, *part(slice(4, 9)))
     assert torch.allclose(out, whole, atol=1e-6)
     assert torch.allclose(lse, whole_lse, atol=1e-6)
 
 
-def test_a_mask_is_made_only_where_the_window_matters() -> None:
+def test_a_bias_is_made_only_where_something_is_hidden() -> None:
     at = torch.arange(10)
-    assert visible(at, at, causal=True, window=None) is None
-    assert visible(at, at, causal=True, window=10) is None
-    seen = visible(at, at, causal=True, window=3)
-    assert seen is not None
-    assert seen.sum(1).tolist() == [1, 2, 3, 3, 3, 3, 3, 3, 3, 3]
-    later = visible(at[8:], at[:8], causal=False, window=3)
+    assert bias_of(at[8:], at[:8], None) is None
+    assert bias_of(at[8:], at[:8], 10) is None
+    causal = bias_of(at, at, None)
+    assert causal is not None
+    assert ((causal == 0)[:, 0] == torch.ones(10, 10).tril()).all()
+    windowed = bias_of(at, at, 3)
+    assert windowed is not None
+    assert (windowed == 0).sum(2)[:, 0].tolist() == [1, 2, 3, 3, 3, 3, 3, 3, 3, 3]
+    later = bias_of(at[8:], at[:8], 3)
     assert later is not None
-    assert later.int().tolist() == [[0, 0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 0, 1]]
+    assert (later == 0).int().tolist() == [[[0, 0, 0, 0, 0, 0, 1, 1]], [[0, 0, 0, 0, 0, 0, 0, 1]]]

@@ -32,8 +32,8 @@ def compute(block: Block) -> Block:
     """Fill a block as a pass would."""
     before = [token for b in block.path()[:-1] for token in b.tokens]
     for i in range(len(block.tokens)):
-        block.keys[:, i] = code([*before, *block.tokens[: i + 1]])
-        block.values[:, i] = -code([*before, *block.tokens[: i + 1]])
+        block.keys[:, :, i] = code([*before, *block.tokens[: i + 1]])
+        block.values[:, :, i] = -code([*before, *block.tokens[: i + 1]])
     block.done = len(block.tokens)
     return block
 
@@ -42,10 +42,10 @@ def held(block: Block | None) -> list[float]:
     """The codes along a path, in every layer alike."""
     parts = [] if block is None else block.path()
     for part in parts:
-        assert part.done == len(part.tokens) == part.keys.shape[1] == part.values.shape[1]
+        assert part.done == len(part.tokens) == part.keys.shape[2] == part.values.shape[2]
         assert torch.equal(part.keys, -part.values)
         assert torch.equal(part.keys[0], part.keys[1])
-    return [value for part in parts for value in part.keys[0, :, 0, 0].tolist()]
+    return [value for part in parts for value in part.keys[0, 0, :, 0].tolist()]
 
 
 def codes(tokens: Sequence[int]) -> list[float]:
@@ -59,15 +59,15 @@ def seat(kv: KvCache, tokens: Sequence[int], block: Block | None = None, shared:
     tail = Tail(slot=slot, block=block, shared=shared, tokens=list(tokens))
     assert kv.reserve(len(tokens) - shared, [tail]) == 1
     for i in range(shared, len(tokens)):
-        kv.keys[:, tail.slot, i - shared] = code(tokens[: i + 1])
-        kv.values[:, tail.slot, i - shared] = -code(tokens[: i + 1])
+        kv.keys[:, tail.slot, :, i - shared] = code(tokens[: i + 1])
+        kv.values[:, tail.slot, :, i - shared] = -code(tokens[: i + 1])
     return tail
 
 
 def own(kv: KvCache, tail: Tail) -> list[float]:
     length = len(tail.tokens) - tail.shared
-    assert torch.equal(kv.keys[:, tail.slot, :length], -kv.values[:, tail.slot, :length])
-    return kv.keys[1, tail.slot, :length, 0, 0].tolist()
+    assert torch.equal(kv.keys[:, tail.slot, :, :length], -kv.values[:, tail.slot, :, :length])
+    return kv.keys[1, tail.slot, 0, :length, 0].tolist()
 
 
 A, B, C = list(range(10, 40)), list(range(50, 80)), list(range(80, 110))
@@ -112,7 +112,7 @@ def test_a_match_stops_at_the_limit_and_at_what_is_not_computed() -> None:
     assert kv.match([1, 2, 3], 2) == (None, 0)
     assert kv.match(A[:5], 4) == (None, 0)  # fewer than eight tokens spare less than another level costs
     half = kv.new_block(tuple(B), None)
-    half.keys[:, :20], half.done = 1.0, 20
+    half.keys[:, :, :20], half.done = 1.0, 20
     assert kv.match([*B, 1], 31) == (None, 0)
     assert half.parent is None
 
@@ -241,12 +241,28 @@ def test_clear_forgets_everything_and_frees_every_slot() -> None:
     assert kv.take_slot(kv.n_slots) is None
 
 
+def test_a_stack_is_blocks_side_by_side_remembered_while_it_is_asked_for() -> None:
+    kv = cache()
+    long, short = compute(kv.new_block(tuple(A), None)), compute(kv.new_block(tuple(B[:9]), None))
+    (stack,) = kv.stacks([[long, short]])
+    assert stack.keys.shape == (LAYERS, 2 * KV_HEADS, len(A), WIDTH)
+    assert stack.keys[1, :, :, 0].tolist() == [codes(A), codes(B[:9]) + [0.0] * (len(A) - 9)]
+    assert torch.equal(stack.values, -stack.keys)
+    assert kv.stacks([[short], [long, short]])[1] is stack
+    assert kv.stacks([[long, short]])[0] is stack
+    upper, _ = kv.match([*A[:10], 1], 11)  # the lower part is the same object with other tokens
+    assert upper is not None
+    assert kv.stacks([[long, short]])[0].keys[1, 0, :, 0].tolist() == codes(A)[10:]
+    assert kv.stacks([]) == []
+    assert kv.stacks([[long, short]])[0] is not stack
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_clear_leaves_nothing_that_is_not_a_number(bad: float) -> None:
     kv = cache()
     tail = seat(kv, A)
-    kv.keys[:, tail.slot, 3] = bad
-    kv.values[:, tail.slot, 3] = bad
+    kv.keys[:, tail.slot, :, 3] = bad
+    kv.values[:, tail.slot, :, 3] = bad
     kv.clear()
     assert bool(torch.isfinite(kv.keys).all())
     assert bool(torch.isfinite(kv.values).all())

@@ -287,7 +287,7 @@ async def test_a_pass_that_runs_out_of_memory_faults_its_requests_and_no_later_o
     exhausted: type[Exhausted], load: Load, plain: Any
 ) -> None:
     engine = load("llama")
-    generator = TorchGenerator(engine.model, engine._executor, GeneratorSettings(max_sequences=2), attention=exhausted)
+    generator = TorchGenerator(engine.model, engine.executor, GeneratorSettings(max_sequences=2), attention=exhausted)
 
     async def fault_of(wanted: Any) -> str:
         with pytest.raises(EngineFault) as fault:

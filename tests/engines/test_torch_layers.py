@@ -48,21 +48,23 @@ def test_rms_norm(offset: float) -> None:
         assert torch.allclose(norm(x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("keeps_logits", [True, False])
-@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("rows", [5, 40])
 def test_token_log_probs_with_several_terms_at_one_position(
-    chunk: int, keeps_logits: bool, monkeypatch: pytest.MonkeyPatch
+    rows: int, keeps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not keeps_logits:  # what large passes do: compute them again in backward
-        monkeypatch.setattr(torch_layers, "_KEPT_LOGITS", 0)
+    """In one chunk of 16 rows and in three."""
+    monkeypatch.setattr(torch_layers, "_CHUNK", 0)
+    if not keeps:  # what large passes do: compute them again in backward
+        monkeypatch.setattr(torch_layers, "_KEPT", 0)
     hidden, head = (
-        random(*shape, seed=n, dtype=torch.float32).requires_grad_() for n, shape in ((1, (7, 8)), (2, (30, 8)))
+        random(*shape, seed=n, dtype=torch.float32).requires_grad_() for n, shape in ((1, (rows, 8)), (2, (30, 8)))
     )
-    where = torch.tensor([0, 0, 2, 6, 6, 6, 3])
+    where = torch.tensor([0, 0, 2, rows - 1, rows - 1, rows - 1, 3])
     targets = torch.tensor([4, 4, 29, 0, 1, 0, 7])
     pull = random(7, seed=3, dtype=torch.float32)
     expected = F.linear(hidden, head).log_softmax(-1)[where, targets]
-    got = token_log_probs(hidden, head, where, targets, chunk=chunk)
+    got = token_log_probs(hidden, head, where, targets)
     assert torch.allclose(got, expected, atol=1e-6)
     wanted = torch.autograd.grad((expected * pull).sum(), (hidden, head))
     found = torch.autograd.grad((got * pull).sum(), (hidden, head))

@@ -1,12 +1,13 @@
-"""Attention over a forest of token segments, exact, without masks, padding or copies of shared keys.
+"""Attention over a forest of token segments, exact, without padding or copies of shared keys.
 
 Tokens of a pass are laid out depth first, so the descendants of a segment are one contiguous range. Every token
-attends to its own segment causally and to each ancestor segment in full: 2 · segments calls of a plain attention
-kernel ("pieces"), whose partial results are merged by their log-sum-exp. Handing the merged output and log-sum-exp
-back to each piece's backward gives the exact gradient (the identity that ring attention uses).
+attends to its own segment causally and to each ancestor segment in full: 2 · segments pieces of plain attention, whose
+partial results are merged by their log-sum-exp. Backward goes piece by piece too, with each piece's weights scaled by
+its part of the whole (the identity that ring attention uses), which gives the exact gradient.
 
-Layout: queries [N, heads, D], keys and values [N, kv_heads, D]. Query heads that share a key head are folded into a
-kernel's head dimension over an expanded (not copied) key.
+Layout: the model's queries are [N, heads, D], keys and values [N, kv_heads, D]. Here the query heads that share a key
+head are *folded* into rows, [kv_heads, N · heads / kv_heads, D], so that a run of tokens is a view of a plain batched
+product. Scores are float32, the other products in the model's own type.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_SCORES = 4 << 20
+"""Scores computed at once: 16 MB, about a processor's cache."""
+_CAUSAL_ROWS = 256
+"""Queries of a causal block: half of what it computes is hidden, so long segments are cut."""
+UNSEEN = -1.0e9
+"""Added to the score of a pair that may not attend; finite, so that a row that sees nothing stays a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Queries [q0, q1) attend to keys [k0, k1): causally when the ranges are equal, in full otherwise."""
+    """Queries [q0, q1) attend to keys [k0, k1): causally where the ranges overlap, in full otherwise."""
 
     q0: int
     q1: int
@@ -33,150 +38,143 @@ class Piece:
     k1: int
 
     @property
-    def causal(self) -> bool:
-        return self.q0 == self.k0
+    def is_causal(self) -> bool:
+        return self.k1 > self.q0
+
+    def split(self, heads: int) -> list[Piece]:
+        """The same in blocks of queries; no block has keys that none of its queries may see."""
+        if not self.is_causal:
+            return [Piece(*rows, self.k0, self.k1) for rows in row_blocks(self.q0, self.q1, self.k1 - self.k0, heads)]
+        rows_at_most = row_blocks(self.q0, self.q1, self.k1 - self.k0, heads, _CAUSAL_ROWS)
+        return [Piece(q0, q1, self.k0, q1) for q0, q1 in rows_at_most]
 
 
-def heads_first(x: Tensor, kv_heads: int) -> Tensor:
-    """[L, heads, D] → view [kv_heads, heads / kv_heads, L, D]."""
+def row_blocks(q0: int, q1: int, keys: int, heads: int, most: int = _SCORES) -> list[tuple[int, int]]:
+    """Queries [q0, q1) in blocks of at most `most`, with no more than `_SCORES` scores each if it can be helped."""
+    step = min(max(1, _SCORES // (heads * keys)), most)
+    return [(start, min(start + step, q1)) for start in range(q0, q1, step)]
+
+
+def fold(x: Tensor, kv_heads: int, dtype: torch.dtype) -> Tensor:
+    """[N, heads, D] → [kv_heads, N · heads / kv_heads, D], a contiguous copy."""
     length, heads, width = x.shape
-    return x.view(length, kv_heads, heads // kv_heads, width).permute(1, 2, 0, 3)
+    folded = torch.empty(kv_heads, length, heads // kv_heads, width, dtype=dtype, device=x.device)
+    folded.copy_(x.view(length, kv_heads, -1, width).transpose(0, 1))
+    return folded.view(kv_heads, -1, width)
 
 
-def _expand(x: Tensor, repeats: int) -> Tensor:
-    """[L, kv_heads, D] → view [kv_heads, repeats, L, D]."""
-    return x.permute(1, 0, 2).unsqueeze(1).expand(-1, repeats, -1, -1)
+def unfold(x: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """The opposite of `fold`."""
+    kv_heads, rows, width = x.shape
+    unfolded = torch.empty(length, kv_heads, rows // length, width, dtype=dtype, device=x.device)
+    unfolded.copy_(x.view(kv_heads, length, -1, width).transpose(0, 1))
+    return unfolded.view(length, -1, width)
 
 
-def visible(q_positions: Tensor, k_positions: Tensor, *, causal: bool, window: int | None) -> Tensor | None:
-    """Boolean [Lq, Lk] of the pairs that may attend, or None when all (or, causally, the usual triangle) may."""
-    if window is None or int(q_positions.max()) - int(k_positions.min()) < window:
+def bias_of(q_positions: Tensor, k_positions: Tensor, window: int | None) -> Tensor | None:
+    """What to add to scores so that no query sees later keys or keys `window` or more before it.
+
+    [queries, 1, keys] float32, or None where every query may see every key. Positions are int64 on the CPU.
+    """
+    longest = int(q_positions.max()) - int(k_positions.min())
+    is_earlier = int(q_positions.min()) >= int(k_positions.max())
+    if is_earlier and (window is None or longest < window):
         return None
     distance = q_positions[:, None] - k_positions[None, :]
-    seen = distance < window
-    return seen & (distance >= 0) if causal else seen
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    return torch.zeros(distance.shape).masked_fill_(hidden, UNSEEN).unsqueeze(1)
 
 
-def piece_forward(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool, seen: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Partial attention of q [Lq, heads, D] over k, v [Lk, kv_heads, D].
+def weights_of(q: Tensor, k: Tensor, bias: Tensor | None, rows: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Softmax of folded, scaled queries q [B, M, D] over keys k [B, T, D], both float32.
 
-    Returns output [kv_heads, repeats, Lq, D] and log-sum-exp [kv_heads, repeats, Lq] (float32, −inf where a query
-    sees none of these keys).
+    `bias` is added to the scores seen as [*rows, T]. Returns weights [B, M, T] and their log-sum-exp [B, M, 1].
     """
-    q4 = heads_first(q, k.shape[1])
-    k4, v4 = _expand(k, q4.shape[1]), _expand(v, q4.shape[1])
-    if q.device.type == "cpu" and seen is None:
-        return _FLASH(q4, k4, v4, 0.0, causal, scale=scale)
-    scores = _scores(q4, k4, scale, causal, seen)
-    peak = scores.amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
-    weights = (scores - peak).exp()
-    total = weights.sum(-1, keepdim=True)
-    out = (weights / total.clamp_min(torch.finfo(torch.float32).tiny)).to(v.dtype) @ v4
-    return out, (peak + total.log()).squeeze(-1)
-
-
-def _piece_backward(
-    qkv: tuple[Tensor, Tensor, Tensor],
-    merged: tuple[Tensor, Tensor, Tensor],
-    *,
-    scale: float,
-    causal: bool,
-    seen: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of one piece: dq as q4, dk and dv summed over repeats, [kv, L, D].
-
-    `merged` are, for the piece's queries: the gradient of the whole output, that output, and its log-sum-exp.
-    """
-    q, k, v = qkv
-    grad, out, lse = merged
-    q4 = heads_first(q, k.shape[1])
-    k4, v4 = _expand(k, q4.shape[1]), _expand(v, q4.shape[1])
-    if q.device.type == "cpu" and seen is None:
-        dq, dk, dv = _FLASH_BACKWARD(grad, q4, k4, v4, out, lse, 0.0, causal, scale=scale)
-        return dq, dk.sum(1), dv.sum(1)
-    weights = (_scores(q4, k4, scale, causal, seen) - lse.unsqueeze(-1)).exp()
-    grad32 = grad.float()
-    grad_scores = weights * (grad32 @ v4.float().mT - (grad32 * out.float()).sum(-1, keepdim=True)) * scale
-    dq = grad_scores @ k4.float()
-    return dq, (grad_scores.mT @ q4.float()).sum(1), (weights.mT @ grad32).sum(1)
-
-
-def _scores(q4: Tensor, k4: Tensor, scale: float, causal: bool, seen: Tensor | None) -> Tensor:
-    scores = (q4.float() @ k4.float().mT) * scale
-    if seen is None and causal:
-        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril_()
-    return scores if seen is None else scores.masked_fill(~seen, float("-inf"))
+    scores = torch.bmm(q, k.mT)
+    if bias is not None:
+        scores.view(*rows, scores.shape[-1]).add_(bias)
+    weights = torch.softmax(scores, -1)
+    return weights, scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log_()
 
 
 def merge(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
-    """Fold a further partial result into `out` and `lse`, in place (all [kv_heads, repeats, L, …])."""
+    """Fold a further partial result into `out` [kv, rows, D] and `lse` [kv, rows, 1], in place."""
     total = torch.logaddexp(lse, more_lse)
-    out.mul_((lse - total).exp_().unsqueeze(-1)).addcmul_(more, (more_lse - total).exp_().unsqueeze(-1).to(out.dtype))
+    out.mul_(lse.sub_(total).exp_()).addcmul_(more, (more_lse - total).exp_())
     lse.copy_(total)
 
 
+_Block = tuple[Piece, "Tensor | None", bool]
+"""A piece in one block, its bias, and whether its rows' results start with it."""
+
+
 class _ForestAttention(Function):
-    """Attention of a whole pass; pieces cover every token's own segment first, then its ancestors."""
+    """Attention of a whole pass, block by block; what starts a row's result comes before what adds to it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[Piece], positions: Tensor, spec: tuple
-    ) -> Tensor:
-        scale, window = spec
-        length, heads, width = q.shape
-        kv_heads = k.shape[1]
-        out = torch.empty(length, heads, width, dtype=torch.float32, device=q.device)
-        lse = torch.empty(kv_heads, heads // kv_heads, length, dtype=torch.float32, device=q.device)
-        out4 = heads_first(out, kv_heads)
-        seen_by_piece: list[Tensor | None] = []
-        for p in pieces:
-            seen = visible(positions[p.q0 : p.q1], positions[p.k0 : p.k1], causal=p.causal, window=window)
-            seen_by_piece.append(seen)
-            part, part_lse = piece_forward(
-                q[p.q0 : p.q1], k[p.k0 : p.k1], v[p.k0 : p.k1], scale=scale, causal=p.causal, seen=seen
-            )
-            if p.causal:
-                out4[:, :, p.q0 : p.q1] = part
-                lse[:, :, p.q0 : p.q1] = part_lse
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: Sequence[_Block], scale: float) -> Tensor:
+        length, kv_heads = k.shape[:2]
+        repeats = q.shape[1] // kv_heads
+        q32, k32 = fold(q, kv_heads, torch.float32).mul_(scale), fold(k, kv_heads, torch.float32)
+        values = fold(v, kv_heads, v.dtype)
+        out = torch.empty_like(q32)
+        lse = torch.empty(*q32.shape[:2], 1, dtype=torch.float32, device=q.device)
+        for p, bias, is_first in blocks:
+            rows, keys = slice(p.q0 * repeats, p.q1 * repeats), slice(p.k0, p.k1)
+            weights, part_lse = weights_of(q32[:, rows], k32[:, keys], bias, (kv_heads, -1, repeats))
+            part = torch.bmm(weights.to(v.dtype), values[:, keys])
+            if is_first:
+                out[:, rows], lse[:, rows] = part, part_lse
             else:
-                merge(out4[:, :, p.q0 : p.q1], lse[:, :, p.q0 : p.q1], part, part_lse)
-        out = out.to(q.dtype)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.pieces, ctx.scale, ctx.seen = pieces, scale, seen_by_piece
-        return out
+                merge(out[:, rows], lse[:, rows], part, part_lse)
+        merged = unfold(out, length, q.dtype)
+        ctx.save_for_backward(q, k, v, merged, lse)
+        ctx.blocks, ctx.scale = blocks, scale
+        return merged
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (grad,) = grad_outputs
-        q, k, v, out, lse = ctx.saved_tensors
-        kv_heads = k.shape[1]
-        dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (q, k, v))
-        dq4, out4, grad4 = (heads_first(x, kv_heads) for x in (dq, out, grad))
-        for p, seen in zip(ctx.pieces, ctx.seen, strict=True):
-            rows = slice(p.q0, p.q1)
-            part_q, part_k, part_v = _piece_backward(
-                (q[rows], k[p.k0 : p.k1], v[p.k0 : p.k1]),
-                (grad4[:, :, rows], out4[:, :, rows], lse[:, :, rows]),
-                scale=ctx.scale,
-                causal=p.causal,
-                seen=seen,
-            )
-            dq4[:, :, rows] += part_q
-            dk[p.k0 : p.k1] += part_k.transpose(0, 1)
-            dv[p.k0 : p.k1] += part_v.transpose(0, 1)
-        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None, None
+        q, k, v, merged, lse = ctx.saved_tensors
+        length, kv_heads = k.shape[:2]
+        repeats, dtype = q.shape[1] // kv_heads, q.dtype
+        q32, k32 = fold(q, kv_heads, torch.float32).mul_(ctx.scale), fold(k, kv_heads, torch.float32)
+        q_own, k_own, v_own = q32.to(dtype), k32.to(dtype), fold(v, kv_heads, dtype)
+        grad32 = fold(grad, kv_heads, torch.float32)
+        dot = (grad32 * fold(merged, kv_heads, torch.float32)).sum(-1, keepdim=True)
+        dq, dk, dv = torch.zeros_like(q32), torch.zeros_like(k32), torch.zeros_like(k32)
+        for p, bias, _ in ctx.blocks:
+            rows, keys = slice(p.q0 * repeats, p.q1 * repeats), slice(p.k0, p.k1)
+            weights, part_lse = weights_of(q32[:, rows], k32[:, keys], bias, (kv_heads, -1, repeats))
+            share = part_lse.sub_(lse[:, rows]).exp_()
+            part_grad = (grad32[:, rows] * share).to(dtype)
+            dv[:, keys] += torch.bmm(weights.to(dtype).mT, part_grad)
+            grad_scores = torch.bmm(part_grad, v_own[:, keys].mT) - dot[:, rows] * share
+            grad_scores = grad_scores.mul_(weights).to(dtype)
+            dq[:, rows] += torch.bmm(grad_scores, k_own[:, keys])
+            dk[:, keys] += torch.bmm(grad_scores.mT, q_own[:, rows])
+        return (*(unfold(x, length, dtype) for x in (dq.mul_(ctx.scale), dk, dv)), None, None)
 
 
 class ForestAttention:
     """What a training pass hands to the model: attention over the segments of `pieces`."""
 
     def __init__(self, pieces: Sequence[Piece], positions: Tensor) -> None:
-        """`pieces`: every token's causal piece before any full piece that touches it; `positions` [N] int64."""
+        """`pieces`: every token's own segment before its ancestors; `positions` [N] int64."""
         self._pieces = pieces
-        self._positions = positions
+        self._positions = positions.cpu()
+        self._device = positions.device
+        self._blocks: dict[int | None, list[_Block]] = {}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """Attention output [N, heads, D] of queries [N, heads, D] and keys, values [N, kv_heads, D]."""
-        return _ForestAttention.apply(q, k, v, self._pieces, self._positions, (scale, window))
+        if window not in self._blocks:
+            self._blocks[window] = self._prepare(q.shape[1], window)
+        return _ForestAttention.apply(q, k, v, self._blocks[window], scale)
+
+    def _prepare(self, heads: int, window: int | None) -> list[_Block]:
+        blocks: list[_Block] = []
+        for piece in [block for whole in self._pieces for block in whole.split(heads)]:
+            bias = bias_of(self._positions[piece.q0 : piece.q1], self._positions[piece.k0 : piece.k1], window)
+            blocks.append((piece, None if bias is None else bias.to(self._device), piece.is_causal))
+        return blocks

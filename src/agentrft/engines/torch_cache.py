@@ -5,12 +5,12 @@ form a tree and are never copied. A *slot* holds what only one sequence has. Aft
 idle, so that the next turn feeds the tool result's tokens only. Idle slots and unused blocks are evicted, oldest use
 first, when room is needed; whatever was evicted is simply computed again.
 
-Layout: keys and values [layers, …, tokens, kv_heads, head_width]. Everything here runs on the engine's thread.
+Layout: keys and values [layers, …, kv_heads, tokens, head_width]. Everything here runs on the engine's thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -76,6 +76,18 @@ class Tail:
     """Sequences that use it: those with the same tokens share one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Several computed blocks side by side, padded with zeros, in the form that attention works in."""
+
+    keys: Tensor
+    """[layers, blocks · kv_heads, longest, D] float32."""
+    values: Tensor
+    """[layers, blocks · kv_heads, longest, D]."""
+    of: tuple[Tensor, ...]
+    """The blocks' own keys: while they live no other tensor can have their id()."""
+
+
 def common_prefix(a: tuple[int, ...] | list[int], b: tuple[int, ...] | list[int]) -> int:
     """Length of the common prefix of two token lists."""
     limit = min(len(a), len(b))
@@ -104,7 +116,13 @@ class KvCache:
         self.capacity = 0
         self.keys = self.values = torch.empty(0)
         self._free: list[int] = []
+        self._stacks: dict[tuple[int, ...], Stack] = {}
         self._resize(1, 64)
+
+    def _shape(self, n: int | None, tokens: int) -> tuple[int, ...]:
+        """Of one block's keys, or of `n` slots' or blocks'."""
+        kv_heads, width = self._kv_shape
+        return (self._n_layers, *(() if n is None else (n,)), kv_heads, tokens, width)
 
     def tick(self) -> int:
         """A fresh time stamp for recency."""
@@ -115,11 +133,12 @@ class KvCache:
         """Forget all cached KV (the weights changed, a pass failed); every slot is free, whoever held it."""
         self.roots.clear()
         self.idle.clear()
+        self._stacks.clear()
         self._free = list(range(self.n_slots))
         # What diverged weights left in a slot would spread: a masked position still takes part in products. Whatever
         # stops being a number in some layer has stopped being one in the last. Shapes differ when memory ran out
         # between moving the keys and moving the values.
-        shape = (self._n_layers, self.n_slots, self.capacity, *self._kv_shape)
+        shape = self._shape(self.n_slots, self.capacity)
         is_sound = self.keys.shape == self.values.shape == shape and bool(torch.isfinite(self.values[-1]).all())
         if not is_sound:
             self.keys, self.values = torch.zeros(shape, **self._like), torch.zeros(shape, **self._like)
@@ -128,7 +147,7 @@ class KvCache:
 
     def new_block(self, tokens: tuple[int, ...], parent: Block | None) -> Block:
         """An empty block under `parent`; `evict_blocks` sees to the budget."""
-        shape = (self._n_layers, len(tokens), *self._kv_shape)
+        shape = self._shape(None, len(tokens))
         block = Block(
             tokens=tokens, parent=parent, keys=torch.empty(shape, **self._like), values=torch.empty(shape, **self._like)
         )
@@ -168,8 +187,8 @@ class KvCache:
         upper = Block(
             tokens=block.tokens[:length],
             parent=block.parent,
-            keys=block.keys[:, :length].clone(),
-            values=block.values[:, :length].clone(),
+            keys=block.keys[:, :, :length].clone(),
+            values=block.values[:, :, :length].clone(),
             done=length,
             children=[block],
             last_used=block.last_used,
@@ -178,15 +197,15 @@ class KvCache:
         siblings[siblings.index(block)] = upper
         block.parent = upper
         block.tokens, block.done = block.tokens[length:], block.done - length
-        block.keys, block.values = block.keys[:, length:].clone(), block.values[:, length:].clone()
+        block.keys, block.values = block.keys[:, :, length:].clone(), block.values[:, :, length:].clone()
         return upper
 
     def promote(self, tail: Tail, length: int) -> Block:
         """Copy the first tokens of an idle tail, up to `length`, into a shared block below the tail's own."""
         tokens = tuple(tail.tokens[tail.shared : length])
         block = self.new_block(tokens, tail.block)
-        block.keys.copy_(self.keys[:, tail.slot, : len(tokens)])
-        block.values.copy_(self.values[:, tail.slot, : len(tokens)])
+        block.keys.copy_(self.keys[:, tail.slot, :, : len(tokens)])
+        block.values.copy_(self.values[:, tail.slot, :, : len(tokens)])
         block.done = len(tokens)
         return block
 
@@ -215,6 +234,25 @@ class KvCache:
             victim = min(leaves, key=lambda b: b.last_used)
             (self.roots if victim.parent is None else victim.parent.children).remove(victim)
 
+    def stacks(self, groups: Sequence[Sequence[Block]]) -> list[Stack]:
+        """Each group of computed blocks as a stack; those of the call before are reused, all others dropped."""
+        stacks: dict[tuple[int, ...], Stack] = {}
+        keys = [tuple(id(block.keys) for block in blocks) for blocks in groups]
+        for key, blocks in zip(keys, groups, strict=True):
+            stacks[key] = self._stacks.get(key) or self._stack(blocks)
+        self._stacks = stacks
+        return [stacks[key] for key in keys]
+
+    def _stack(self, blocks: Sequence[Block]) -> Stack:
+        longest = max(len(block.tokens) for block in blocks)
+        shape = self._shape(len(blocks), longest)
+        keys = torch.zeros(shape, dtype=torch.float32, device=self._like["device"])
+        values = torch.zeros(shape, **self._like)
+        for index, block in enumerate(blocks):
+            keys[:, index, :, : len(block.tokens)] = block.keys
+            values[:, index, :, : len(block.tokens)] = block.values
+        return Stack(keys.flatten(1, 2), values.flatten(1, 2), tuple(block.keys for block in blocks))
+
     # ---- slots
 
     def take_slot(self, max_slots: int) -> int | None:
@@ -238,7 +276,7 @@ class KvCache:
             return None
         own = length - tail.shared
         for held in (self.keys, self.values):
-            held[:, slot, :own] = held[:, tail.slot, :own]
+            held[:, slot, :, :own] = held[:, tail.slot, :, :own]
         return Tail(slot=slot, block=tail.block, shared=tail.shared, tokens=[])
 
     def park(self, tail: Tail) -> None:
@@ -282,11 +320,11 @@ class KvCache:
 
     def _move(self, slots: list[int], n_slots: int, capacity: int) -> None:
         """Make `slots` the first of `n_slots` that hold `capacity` tokens each."""
-        shape = (self._n_layers, n_slots, capacity, *self._kv_shape)
+        shape = self._shape(n_slots, capacity)
         for name in ("keys", "values"):  # one after the other, to need less memory meanwhile
             # Zeros, because a masked position still takes part in products and 0 · garbage may be NaN.
             new, old = torch.zeros(shape, **self._like), getattr(self, name)
             for slot, was in enumerate(slots):
-                new[:, slot, : self.capacity] = old[:, was]
+                new[:, slot, :, : self.capacity] = old[:, was]
             setattr(self, name, new)
         self.n_slots, self.capacity = n_slots, capacity

@@ -19,11 +19,11 @@ from agentrft.errors import UserError
 
 __all__ = ["GeneratorSettings", "LearnerSettings", "LoraSpec", "TorchEngine"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 class TorchEngine:
-    """Owns a model and the thread that all its computation runs on.
+    """Owns a model and the thread that all its computation runs on (`executor`).
 
     Rollouts and updates take turns on that thread, so a generator never sees half-updated weights.
     """
@@ -34,7 +34,7 @@ class TorchEngine:
         self.model = model
         self.generator = generator
         self.learner = learner
-        self._executor = executor
+        self.executor = executor
 
     @classmethod
     def load(
@@ -54,22 +54,32 @@ class TorchEngine:
         Raises UserError for unsupported architectures, and for `exact` where it cannot be honoured.
         """
         _keep_freed_memory()
-        where = "cpu" if exact and device == "auto" else device
-        model = load_model(folder, lora=lora, dtype=dtype, device=where, seed=seed)
-        if exact:
-            _prepare_exact(model)
-        elif is_packing_faster(model.dtype, model.device):
-            model.pack()
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        generates = TorchGenerator(
-            model,
-            executor,
-            generator or GeneratorSettings(),
-            attention=torch_exact.ExactAttention if exact else CachedAttention,
-            row_multiple=torch_exact.ROWS if exact else 1,
-        )
-        learns = TorchLearner(model, executor, learner or LearnerSettings(), on_update=generates.forget)
-        return cls(model, generates, learns, executor)
+
+        def work() -> TorchEngine:
+            where = "cpu" if exact and device == "auto" else device
+            model = load_model(folder, lora=lora, dtype=dtype, device=where, seed=seed)
+            if exact:
+                _prepare_exact(model)
+            elif is_packing_faster(model.dtype, model.device):
+                model.pack()
+            generates = TorchGenerator(
+                model,
+                executor,
+                generator or GeneratorSettings(),
+                attention=torch_exact.ExactAttention if exact else CachedAttention,
+                row_multiple=torch_exact.ROWS if exact else 1,
+            )
+            learns = TorchLearner(model, executor, learner or LearnerSettings(), on_update=generates.forget)
+            return cls(model, generates, learns, executor)
+
+        # Loading computes too. OpenMP keeps a team of threads for each thread that computes, and with more threads than
+        # cores its teams sleep between any two operations instead of spinning: a step then takes 1.5 times as long.
+        try:
+            return executor.submit(work).result()
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
 
     @property
     def device(self) -> str:
@@ -82,7 +92,7 @@ class TorchEngine:
     async def close(self) -> None:
         """Stop generating and release the thread."""
         await self.generator.close()
-        self._executor.shutdown(wait=True)
+        self.executor.shutdown(wait=True)
 
 
 def _prepare_exact(model: TorchModel) -> None:
@@ -114,3 +124,4 @@ def _keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most glibc accepts
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads give large blocks back whatever the thresholds say

@@ -49,12 +49,12 @@ class ExactAttention:
     def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
         for feed in self._layout.feeds:
             rows, at = slice(feed.row, feed.row + len(feed.tokens)), slice(feed.past, feed.past + len(feed.tokens))
-            self._cache.keys[layer, feed.tail.slot, at] = k[rows]
-            self._cache.values[layer, feed.tail.slot, at] = v[rows]
+            self._cache.keys[layer, feed.tail.slot, :, at] = k[rows].transpose(0, 1)
+            self._cache.values[layer, feed.tail.slot, :, at] = v[rows].transpose(0, 1)
         for feed in self._layout.block_feeds:
             rows = slice(feed.row, feed.row + feed.end - feed.start)
-            feed.block.keys[layer, feed.start : feed.end] = k[rows]
-            feed.block.values[layer, feed.start : feed.end] = v[rows]
+            feed.block.keys[layer, :, feed.start : feed.end] = k[rows].transpose(0, 1)
+            feed.block.values[layer, :, feed.start : feed.end] = v[rows].transpose(0, 1)
 
     def _context(self, layer: int, block: Block | None, slot: int | None, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values [⌈length / 128⌉ · 128, kv, D] of the sequence's first `length` tokens, zero-padded."""
@@ -65,7 +65,7 @@ class ExactAttention:
             parts = [getattr(b, name)[layer] for b in path]
             if slot is not None:
                 parts.append(getattr(self._cache, name)[layer, slot])
-            joined = torch.cat(parts)[:length].float()
+            joined = torch.cat(parts, dim=1)[:, :length].transpose(0, 1).float()
             full = joined.new_zeros(padded, *joined.shape[1:])
             full[:length] = joined
             gathered.append(full)

@@ -219,59 +219,70 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return _Rope.apply(x, cos, sin) if torch.is_grad_enabled() else _rotate(x, cos, sin)
 
 
-_KEPT_LOGITS = 64 << 20
-"""Logits kept for backward instead of computed again: up to 256 MB in float32."""
+_CHUNK = 6 << 20
+"""Logits computed at once: few enough that the passes over them find them in the processor's cache."""
+_KEPT = 64 << 20
+"""Probabilities kept for backward instead of computed again: up to 256 MB in float32."""
 
 
 class _TokenLogProbs(Function):
-    """Log-probs of chosen tokens, in chunks; large passes compute their logits again in backward to save memory."""
+    """Log-probs of chosen tokens, in chunks of rows; large passes compute their probabilities again to save memory.
+
+    The gradient for a hidden state is Σ grad · head[target] − (Σ grad) · (probabilities @ head), so the probabilities
+    are all that backward needs, and no other pass over the vocabulary.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor) -> Tensor:
         log_z = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         picked = torch.empty(where.shape[0], dtype=torch.float32, device=hidden.device)
-        keep = hidden.shape[0] * head.shape[0] <= _KEPT_LOGITS and ctx.needs_input_grad[0]
-        ctx.logits = []
-        for start in range(0, hidden.shape[0], chunk):
-            logits = F.linear(hidden[start : start + chunk], head).float()
-            log_z[start : start + chunk] = torch.logsumexp(logits, -1)
-            here = _terms_of(where, start, chunk)
-            picked[here] = logits[where[here] - start, targets[here]]
+        keep = hidden.shape[0] * head.shape[0] <= _KEPT and ctx.needs_input_grad[0]
+        ctx.kept = []
+        for part in _chunks(hidden, head):
+            logits = F.linear(hidden[part], head).float()
+            here = ((where >= part.start) & (where < part.stop)).nonzero()[:, 0]
+            picked[here] = logits[where[here] - part.start, targets[here]]
+            probs = torch.softmax(logits, -1)
+            log_z[part] = logits.amax(-1) - probs.amax(-1).log()
             if keep:
-                ctx.logits.append(logits)
+                ctx.kept.append(probs.to(head.dtype))
         ctx.save_for_backward(hidden, head, where, targets, log_z)
-        ctx.chunk = chunk
         return picked - log_z[where]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (grad,) = grad_outputs
         hidden, head, where, targets, log_z = ctx.saved_tensors
-        total = torch.zeros_like(log_z).index_add_(0, where, grad)
-        grad_hidden = torch.empty_like(hidden)
+        total = torch.zeros_like(log_z).index_add_(0, where, grad).neg_()[:, None]
+        expected = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for index, start in enumerate(range(0, hidden.shape[0], ctx.chunk)):
-            part = slice(start, start + ctx.chunk)
-            logits = ctx.logits[index] if ctx.logits else F.linear(hidden[part], head).float()
-            grad_logits = logits.sub_(log_z[part, None]).exp_().mul_(-total[part, None])
-            here = _terms_of(where, start, ctx.chunk)
-            grad_logits.index_put_((where[here] - start, targets[here]), grad[here], accumulate=True)
-            grad_logits = grad_logits.to(head.dtype)
-            torch.mm(grad_logits, head, out=grad_hidden[part])
+        for index, part in enumerate(_chunks(hidden, head)):
+            if ctx.kept:
+                probs = ctx.kept[index]
+            else:
+                probs = F.linear(hidden[part], head).float().sub_(log_z[part, None]).exp_().to(head.dtype)
+            torch.mm(probs, head, out=expected[part])
             if grad_head is not None:
-                grad_head.addmm_(grad_logits.t().float(), hidden[part].float())
-        ctx.logits = []
-        return grad_hidden, None if grad_head is None else grad_head.to(head.dtype), None, None, None
+                grad_head.addmm_(probs.t().float(), hidden[part].float() * total[part])
+        ctx.kept = []
+        grad_hidden = (expected.float() * total).index_add_(0, where, head[targets].float() * grad[:, None])
+        if grad_head is not None:
+            grad_head.index_add_(0, targets, hidden[where].float() * grad[:, None])
+            grad_head = grad_head.to(head.dtype)
+        return grad_hidden.to(hidden.dtype), grad_head, None, None
 
 
-def _terms_of(where: Tensor, start: int, chunk: int) -> Tensor:
-    return ((where >= start) & (where < start + chunk)).nonzero()[:, 0]
+def _chunks(hidden: Tensor, head: Tensor) -> list[slice]:
+    """Rows of `hidden` whose logits are computed together; on a GPU there is no cache to fit."""
+    rows = hidden.shape[0]
+    step = min(512, max(16, _CHUNK // head.shape[0])) if hidden.device.type == "cpu" else 512
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def token_log_probs(hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor, chunk: int = 512) -> Tensor:
+def token_log_probs(hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor) -> Tensor:
     """Log-prob [n] (float32, nats) of `targets` [n] at positions `where` [n] of `hidden` [U, E]; head is [V, E].
 
     Several terms may share one position: two members that took the same first action are two terms of the loss but
     one row of logits.
     """
-    return _TokenLogProbs.apply(hidden, head, where, targets, chunk)
+    return _TokenLogProbs.apply(hidden, head, where, targets)

@@ -7,17 +7,15 @@ call; rows that feed several (a prompt's rest, a tool result) attend to theirs o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from agentrft.engines.torch_attention import heads_first, merge, piece_forward, visible
+from agentrft.engines.torch_attention import UNSEEN, Piece, bias_of, fold, merge, row_blocks, unfold, weights_of
 from agentrft.engines.torch_cache import Block, KvCache, Tail
-
-_NEVER = -1.0e9
-"""Added to the score of a position that may not be seen; finite, so that an unused slot's row stays a number."""
+from agentrft.engines.torch_level import Level, OverBlock, by_level
 
 
 @dataclass(slots=True, eq=False)
@@ -55,8 +53,7 @@ class Layout:
     positions: list[int] = field(default_factory=list)
     feeds: list[Feed] = field(default_factory=list)
     block_feeds: list[BlockFeed] = field(default_factory=list)
-    over_blocks: list[tuple[int, int, Block, int, int]] = field(default_factory=list)
-    """(first row, end row, block, how many of its tokens they attend to, position of its first token)."""
+    over_blocks: list[OverBlock] = field(default_factory=list)
 
     def add(self, tokens: Sequence[int], position: int) -> int:
         """Append rows; returns the first row's index."""
@@ -95,7 +92,7 @@ def lay_out(feeds: Sequence[Feed], max_tokens: int) -> Layout:
         for feed in feeds_below.get(node, ()):
             _feed_tail(layout, feed, max_tokens)
         if node is not None and len(layout.ids) > first:
-            layout.over_blocks.append((first, len(layout.ids), node, len(node.tokens), depth))
+            layout.over_blocks.append(OverBlock(first, len(layout.ids), node, len(node.tokens), depth))
 
     visit(None, 0)
     return layout
@@ -112,7 +109,7 @@ def _feed_block(layout: Layout, block: Block, depth: int, max_tokens: int) -> bo
         row = layout.add(block.tokens[block.done : end], depth + block.done)
         layout.block_feeds.append(BlockFeed(block=block, start=block.done, end=end, row=row))
         if block.done:
-            layout.over_blocks.append((row, row + count, block, block.done, depth))
+            layout.over_blocks.append(OverBlock(row, row + count, block, block.done, depth))
     return count == missing
 
 
@@ -133,126 +130,132 @@ class CachedAttention:
         device = cache.keys.device
         self._layout = layout
         self._cache = cache
-        self._positions = torch.tensor(layout.positions, device=device)
+        self._device = device
+        self._positions = torch.tensor(layout.positions)
         self._single = [f for f in layout.feeds if len(f.tokens) == 1]
         self._several = [f for f in layout.feeds if len(f.tokens) > 1]
-        written = [
-            (f.row + i, f.tail.slot * cache.capacity + f.past + i) for f in layout.feeds for i in range(len(f.tokens))
+        written = [(f.row + i, f.tail.slot, f.past + i) for f in layout.feeds for i in range(len(f.tokens))]
+        self._written = torch.tensor(written, dtype=torch.int64).view(-1, 3).to(device).unbind(1)
+        levels, self._alone = by_level(layout.over_blocks)
+        stacks = cache.stacks([[over.block for over in level] for level in levels])
+        self._levels = [
+            Level(level, stack, self._positions, device) for level, stack in zip(levels, stacks, strict=True)
         ]
-        self._written_rows = torch.tensor([row for row, _ in written], device=device, dtype=torch.int64)
-        self._written_at = torch.tensor([at for _, at in written], device=device, dtype=torch.int64)
-        self._masks: dict[int | None, Tensor] = {}
+        self._tail_biases: dict[int | None, Tensor] = {}
+        self._biases: dict[tuple[int, int, int, int, int | None], Tensor | None] = {}
         if self._single:
             self._rows = torch.tensor([f.row for f in self._single], device=device)
             slots = [f.tail.slot for f in self._single]
             # Gathering copies KV; reading unused slots computes for nothing. Half full is where they cost alike.
             top = max(slots) + 1
-            self._gather = torch.tensor(slots, device=device) if 2 * len(slots) < top else None
-            self._lanes = (
-                torch.arange(len(slots), device=device)
-                if self._gather is not None
-                else torch.tensor(slots, device=device)
-            )
-            self._n_lanes = len(slots) if self._gather is not None else top
+            is_sparse = 2 * len(slots) < top
+            self._held = torch.tensor(slots, device=device) if is_sparse else slice(top)
+            self._lanes = torch.arange(len(slots), device=device) if is_sparse else torch.tensor(slots, device=device)
+            self._n_lanes = len(slots) if is_sparse else top
             self._longest = max(f.past for f in self._single) + 1
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """See `torch_model.Attend`."""
         self._write(layer, k, v)
-        rows, heads, width = q.shape
+        rows, heads, _ = q.shape
         kv_heads = k.shape[1]
-        out = torch.empty(rows, heads, width, dtype=torch.float32, device=q.device)
-        lse = torch.empty(kv_heads, heads // kv_heads, rows, dtype=torch.float32, device=q.device)
-        out4 = heads_first(out, kv_heads)
-        for start, end in self._own_ranges():
-            seen = self._seen(start, end, self._positions[start:end], True, window)
-            part = piece_forward(q[start:end], k[start:end], v[start:end], scale=scale, causal=True, seen=seen)
-            out4[:, :, start:end], lse[:, :, start:end] = part
+        queries = fold(q, kv_heads, torch.float32).mul_(scale)
+        so_far = torch.empty_like(queries), torch.empty(*queries.shape[:2], 1, device=q.device)
+        for piece in self._own_pieces(heads):
+            into = _rows_of(so_far, piece.q0, piece.q1, heads // kv_heads)
+            keys = slice(piece.k0, piece.k1)
+            first = int(self._positions[piece.k0])
+            part = self._attend(
+                queries, (piece.q0, piece.q1), (k[keys].transpose(0, 1), v[keys].transpose(0, 1)), first, window
+            )
+            for whole, value in zip(into, part, strict=True):
+                whole.copy_(value)
         if self._single:
-            self._attend_single(layer, q, out, lse, scale, window)
+            self._attend_single(layer, queries, so_far, window)
+        for span, held, first in self._earlier(layer):
+            for start, end in row_blocks(*span, held[0].shape[1], heads):
+                part = self._attend(queries, (start, end), held, first, window)
+                merge(*_rows_of(so_far, start, end, heads // kv_heads), *part)
+        for level in self._levels:
+            out, lse = level.attend(layer, queries, rows, window)
+            at = 0
+            for start, end in level.spans:
+                part = slice(at, at := at + (end - start) * (heads // kv_heads))
+                merge(*_rows_of(so_far, start, end, heads // kv_heads), out[:, part], lse[:, part])
+        return unfold(so_far[0], rows, q.dtype)
+
+    def _own_pieces(self, heads: int) -> Iterator[Piece]:
+        """Rows that attend causally to each other: several tokens of one sequence or block."""
+        for feed in self._several:
+            yield from Piece(feed.row, feed.row + len(feed.tokens), feed.row, feed.row + len(feed.tokens)).split(heads)
+        for b in self._layout.block_feeds:
+            yield from Piece(b.row, b.row + b.end - b.start, b.row, b.row + b.end - b.start).split(heads)
+
+    def _earlier(self, layer: int) -> Iterator[tuple[tuple[int, int], tuple[Tensor, Tensor], int]]:
+        """What rows attend to beyond their own run: the rows, keys and values [kv, T, D], position of the first."""
         for feed in self._several:
             if feed.past:
-                start, end = feed.row, feed.row + len(feed.tokens)
-                keys = self._cache.keys[layer, feed.tail.slot, : feed.past]
-                values = self._cache.values[layer, feed.tail.slot, : feed.past]
-                self._fold(q, keys, values, feed.tail.shared, (start, end), (out4, lse), scale, window)
-        for start, end, block, count, depth in self._layout.over_blocks:
-            keys, values = block.keys[layer, :count], block.values[layer, :count]
-            self._fold(q, keys, values, depth, (start, end), (out4, lse), scale, window)
-        return out.to(q.dtype)
+                slot, past = feed.tail.slot, feed.past
+                held = self._cache.keys[layer, slot, :, :past], self._cache.values[layer, slot, :, :past]
+                yield (feed.row, feed.row + len(feed.tokens)), held, feed.tail.shared
+        for start, end, block, count, depth in self._alone:
+            yield (start, end), (block.keys[layer, :, :count], block.values[layer, :, :count]), depth
 
-    def _own_ranges(self) -> list[tuple[int, int]]:
-        """Rows that attend causally to each other: several tokens of one sequence or block."""
-        tails = [(f.row, f.row + len(f.tokens)) for f in self._several]
-        return tails + [(b.row, b.row + b.end - b.start) for b in self._layout.block_feeds]
+    def _attend(
+        self, queries: Tensor, rows: tuple[int, int], held: tuple[Tensor, Tensor], first: int, window: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of folded queries over keys and values [kv, T, D] that start at position `first`."""
+        keys, values = held
+        repeats = queries.shape[1] // len(self._positions)
+        span = (*rows, first, keys.shape[1], window)
+        if span not in self._biases:
+            at = torch.arange(first, first + keys.shape[1])
+            bias = bias_of(self._positions[rows[0] : rows[1]], at, window)
+            self._biases[span] = None if bias is None else bias.to(self._device)
+        folded = queries[:, rows[0] * repeats : rows[1] * repeats]
+        weights, lse = weights_of(folded, keys.float(), self._biases[span], (len(folded), -1, repeats))
+        return torch.bmm(weights.to(values.dtype), values), lse
 
     def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        if len(self._written_rows):
-            flat = (-1, *k.shape[1:])
-            self._cache.keys[layer].view(flat).index_copy_(0, self._written_at, k[self._written_rows])
-            self._cache.values[layer].view(flat).index_copy_(0, self._written_at, v[self._written_rows])
+        written, slots, at = self._written
+        self._cache.keys[layer][slots, :, at] = k[written]
+        self._cache.values[layer][slots, :, at] = v[written]
         for feed in self._layout.block_feeds:
             rows = slice(feed.row, feed.row + feed.end - feed.start)
-            feed.block.keys[layer, feed.start : feed.end] = k[rows]
-            feed.block.values[layer, feed.start : feed.end] = v[rows]
+            feed.block.keys[layer, :, feed.start : feed.end] = k[rows].transpose(0, 1)
+            feed.block.values[layer, :, feed.start : feed.end] = v[rows].transpose(0, 1)
 
-    def _seen(self, start: int, end: int, keys_at: Tensor, causal: bool, window: int | None) -> Tensor | None:
-        return visible(self._positions[start:end], keys_at, causal=causal, window=window)
+    def _attend_single(self, layer: int, queries: Tensor, so_far: tuple[Tensor, Tensor], window: int | None) -> None:
+        """All decoding rows on their own tails, one padded batch of slots."""
+        kv_heads, folded, width = queries.shape
+        n_rows = len(self._positions)
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys, values = (x[self._held, :, : self._longest].flatten(0, 1) for x in (keys, values))
+        lanes = queries.new_zeros(self._n_lanes, kv_heads, folded // n_rows, width)
+        lanes[self._lanes] = queries.view(kv_heads, n_rows, -1, width)[:, self._rows].transpose(0, 1)
+        weights, got_lse = weights_of(
+            lanes.flatten(0, 1), keys.float(), self._tail_bias(window), (self._n_lanes, kv_heads, folded // n_rows)
+        )
+        got = torch.bmm(weights.to(values.dtype), values)
+        for whole, part in zip(so_far, (got, got_lse), strict=True):
+            by_lane = part.view(self._n_lanes, kv_heads, -1, part.shape[-1])[self._lanes]
+            whole.view(kv_heads, n_rows, -1, part.shape[-1])[:, self._rows] = by_lane.transpose(0, 1).float()
 
-    def _fold(
-        self,
-        q: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        first: int,
-        span: tuple[int, int],
-        into: tuple[Tensor, Tensor],
-        scale: float,
-        window: int | None,
-    ) -> None:
-        """Let rows `span` attend to `keys`, which start at position `first`, and merge the result."""
-        start, end = span
-        keys_at = torch.arange(first, first + len(keys), device=q.device)
-        seen = self._seen(start, end, keys_at, False, window)
-        part = piece_forward(q[start:end], keys, values, scale=scale, causal=False, seen=seen)
-        out4, lse = into
-        merge(out4[:, :, start:end], lse[:, :, start:end], *part)
-
-    def _attend_single(self, layer: int, q: Tensor, out: Tensor, lse: Tensor, scale: float, window: int | None) -> None:
-        """All decoding rows on their own tails, one padded call: slots are the batch, folded heads the queries."""
-        kv_heads, repeats = lse.shape[0], lse.shape[1]
-        keys = self._cache.keys[layer, : self._n_lanes, : self._longest]
-        values = self._cache.values[layer, : self._n_lanes, : self._longest]
-        if self._gather is not None:
-            keys = self._cache.keys[layer, :, : self._longest][self._gather]
-            values = self._cache.values[layer, :, : self._longest][self._gather]
-        lanes = q.new_zeros(self._n_lanes, kv_heads, repeats, q.shape[-1])
-        lanes[self._lanes] = q[self._rows].view(-1, kv_heads, repeats, q.shape[-1])
-        mask = self._tail_mask(window, q.dtype)
-        got, got_lse = _padded_attention(lanes, keys.transpose(1, 2), values.transpose(1, 2), mask, scale)
-        out[self._rows] = got[self._lanes].reshape(-1, kv_heads * repeats, q.shape[-1]).float()
-        lse[:, :, self._rows] = got_lse[self._lanes].permute(1, 2, 0)
-
-    def _tail_mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Additive mask [lanes, 1, 1, longest]: each sequence sees its own tokens, as far back as the window goes."""
-        if window not in self._masks:
+    def _tail_bias(self, window: int | None) -> Tensor:
+        """[lanes, 1, 1, longest]: each sequence sees its own tokens, as far back as the window goes."""
+        if window not in self._tail_biases:
             past = torch.zeros(self._n_lanes, dtype=torch.int64)
             past[self._lanes.cpu()] = torch.tensor([f.past for f in self._single])
             at = torch.arange(self._longest)
             hidden = at[None] > past[:, None]
             if window is not None:
                 hidden |= past[:, None] - at[None] >= window
-            mask = torch.zeros(self._n_lanes, 1, 1, self._longest, dtype=dtype)
-            self._masks[window] = mask.masked_fill_(hidden[:, None, None], _NEVER).to(self._positions.device)
-        return self._masks[window]
+            bias = torch.zeros(hidden.shape).masked_fill_(hidden, UNSEEN)[:, None, None]
+            self._tail_biases[window] = bias.to(self._device)
+        return self._tail_biases[window]
 
 
-def _padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of q [S, kv, R, D] over k, v [S, kv, T, D] with an additive mask."""
-    if q.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, False, attn_mask=mask.expand(-1, q.shape[1], q.shape[2], -1), scale=scale
-        )
-    scores = (q.float() @ k.float().mT) * scale + mask.float()
-    lse = scores.logsumexp(-1)
-    return ((scores - lse.unsqueeze(-1)).exp() @ v.float()).to(q.dtype), lse
+def _rows_of(so_far: tuple[Tensor, Tensor], start: int, end: int, repeats: int) -> tuple[Tensor, Tensor]:
+    """Views of output and log-sum-exp of some rows."""
+    out, lse = so_far
+    return out[:, start * repeats : end * repeats], lse[:, start * repeats : end * repeats]

@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="ours; TRL's is part of its sweep")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--sweep", action="store_true", help="measure TRL's configurations anew, not only once")
+    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="leave a TRL configuration out")
     parser.add_argument("--json", type=Path)
     for name in ("items", "members", "prompt", "new"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Sizes(), name))
@@ -98,7 +99,7 @@ def main() -> None:
     sizes = Sizes(items=options.items, members=options.members, prompt=options.prompt, new=options.new)
     warn_when_busy()
     model = resolve(options.model)
-    tried = remembered(model, sizes, again=options.sweep)
+    tried = remembered(model, sizes, again=options.sweep, skip=frozenset(options.skip))
     print(sweep_table(tried))
     print(f"\nInterleaved pairs, TRL with {fastest(tried).name}:", flush=True)
     with our_worker(model, options.dtype, sizes) as ours, trl_worker(model, fastest(tried).config, sizes) as peer:

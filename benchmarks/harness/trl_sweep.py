@@ -132,16 +132,22 @@ def fastest(tried: list[Tried]) -> Tried:
     return min(working, key=lambda one: one.step_s or 0.0)
 
 
-def run_sweep(model: Path, sizes: Sizes, file: Path) -> list[Tried]:
+def run_sweep(model: Path, sizes: Sizes, file: Path, skip: frozenset[str]) -> list[Tried]:
     """The staged sweep: row splits first, then variations of the best split. Prints as it goes.
 
-    Every outcome goes into `file` at once; what is there already is not tried again.
+    Every outcome goes into `file` at once; what is there already is not tried again. What is skipped is listed as such
+    and not remembered.
     """
     tried = [Tried(**record) for record in json.loads(file.read_text())] if file.exists() else []
+
+    skipped: list[Tried] = []
 
     def stage(settings: Iterator[tuple[str, dict[str, Any]]]) -> None:
         for name, config in settings:
             if any(one.name == name for one in tried):
+                continue
+            if name in skip:
+                skipped.append(Tried(name=name, config=config, step_s=None, problem="skipped on request"))
                 continue
             times = [one.step_s for one in tried if one.step_s is not None]
             tried.append(try_config(model, name, config, sizes, min(times, default=None)))
@@ -150,13 +156,13 @@ def run_sweep(model: Path, sizes: Sizes, file: Path) -> list[Tried]:
 
     stage(splits(sizes))
     stage(variations(fastest([one for one in tried if one.name in dict(splits(sizes))]).config, sizes))
-    return tried
+    return tried + skipped
 
 
-def remembered(model: Path, sizes: Sizes, *, again: bool) -> list[Tried]:
+def remembered(model: Path, sizes: Sizes, *, again: bool, skip: frozenset[str] = frozenset()) -> list[Tried]:
     """The sweep for this machine and these sizes: what an earlier call has measured, and the rest now.
 
-    `again` measures all of it anew.
+    `again` measures all of it anew; configurations named in `skip` are left out.
     """
     cpu = machine()
     key = json.dumps([asdict(sizes), cpu["processor"], cpu["cores"], cpu["vector_flags"], platform.node()])
@@ -164,7 +170,7 @@ def remembered(model: Path, sizes: Sizes, *, again: bool) -> list[Tried]:
     file = environments.cache() / f"trl-sweep-{hashlib.sha256((key + pins).encode()).hexdigest()[:12]}.json"
     if again:
         file.unlink(missing_ok=True)
-    return run_sweep(model, sizes, file)
+    return run_sweep(model, sizes, file, skip)
 
 
 def outcome(one: Tried) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -26,8 +28,10 @@ from engine_cases import (
 )
 from oracle import greedy, plain_model
 
+from agentrft.engines import torch_engine
 from agentrft.engines.torch_engine import GeneratorSettings, LoraSpec, TorchEngine
 from agentrft.engines.torch_generator import TorchGenerator
+from agentrft.engines.torch_model import TorchModel, load_model
 from agentrft.engines.torch_pass import CachedAttention
 from agentrft.errors import EngineFault, UserError
 
@@ -255,6 +259,37 @@ def test_an_engine_outlives_event_loops(tiny: Callable[[str], Path], plain: Any)
     asyncio.run(engine.close())
     assert first.tokens == second.tokens
     assert worst_gap([first, second], plain) < 1e-5
+
+
+# ---- one thread
+
+
+def test_the_model_is_loaded_on_the_thread_that_computes(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second thread that computes gets a team of OpenMP threads too, and with more threads than cores all sleep."""
+    threads: list[str] = []
+
+    def watched(*args: Any, **options: Any) -> TorchModel:
+        threads.append(threading.current_thread().name)
+        return load_model(*args, **options)
+
+    monkeypatch.setattr(torch_engine, "load_model", watched)
+    engine = TorchEngine.load(tiny("llama"), device="cpu")
+    threads.append(engine.executor.submit(lambda: threading.current_thread().name).result())
+    asyncio.run(engine.close())
+    assert threads[0] == threads[1] != threading.current_thread().name
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_thread(tiny: Callable[[str], Path]) -> None:
+    before = threading.active_count()
+    with pytest.raises(UserError, match="bamba"):
+        TorchEngine.load(tiny("bamba"))
+    for _ in range(50):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() == before
 
 
 # ---- faults

@@ -39,7 +39,7 @@ def over(start: int, end: int, on: Block) -> OverBlock:
 
 def alone(queries: Tensor, one: OverBlock, positions: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
     """What the block's rows get without a batch."""
-    at = torch.arange(one.first, one.first + one.count)
+    at = torch.arange(one.first, one.first + one.tokens)
     bias = bias_of(positions[one.start : one.end], at, window)
     rows = queries[:, one.start * REPEATS : one.end * REPEATS]
     weights, lse = weights_of(rows, one.block.keys[1], bias, (KV_HEADS, -1, REPEATS))

@@ -153,7 +153,8 @@ class _ForestAttention(Function):
             grad_scores = grad_scores.mul_(weights).to(dtype)
             dq[:, rows] += torch.bmm(grad_scores, k_own[:, keys])
             dk[:, keys] += torch.bmm(grad_scores.mT, q_own[:, rows])
-        return (*(unfold(x, length, dtype) for x in (dq.mul_(ctx.scale), dk, dv)), None, None)
+        dq, dk, dv = (unfold(x, length, dtype) for x in (dq.mul_(ctx.scale), dk, dv))
+        return dq, dk, dv, None, None
 
 
 class ForestAttention:

@@ -20,12 +20,12 @@ _PADDING = 2.0
 
 
 class OverBlock(NamedTuple):
-    """Rows [start, end) of a pass attend to the first `count` tokens of `block`, which begin at position `first`."""
+    """Rows [start, end) of a pass attend to the first `tokens` of `block`, which begin at position `first`."""
 
     start: int
     end: int
     block: Block
-    count: int
+    tokens: int
     first: int
 
     @property
@@ -46,8 +46,8 @@ def by_level(over_blocks: Sequence[OverBlock]) -> tuple[list[list[OverBlock]], l
 
 
 def _padding(level: Sequence[OverBlock]) -> float:
-    most, longest = max(over.end - over.start for over in level), max(over.count for over in level)
-    return len(level) * most * longest / sum((over.end - over.start) * over.count for over in level)
+    most, longest = max(over.end - over.start for over in level), max(over.tokens for over in level)
+    return len(level) * most * longest / sum((over.end - over.start) * over.tokens for over in level)
 
 
 class Level:
@@ -63,7 +63,7 @@ class Level:
         self._rows = rows_B_R.flatten().to(device)
         self._real = real.flatten().nonzero()[:, 0].to(device)
         self._first = torch.tensor([over.first for over in level])
-        self._counts = torch.tensor([over.count for over in level])
+        self._counts = torch.tensor([over.tokens for over in level])
         self._positions = positions[rows_B_R]
         self._device = device
         self._biases: dict[int | None, Tensor | None] = {}

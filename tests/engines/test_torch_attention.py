@@ -71,7 +71,7 @@ def test_a_forest_is_one_masked_softmax(case: str, window: int | None) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_long_segments_are_computed_in_blocks(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_segments_are_computed_in_blocks_and_twice(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     length = 23
     shapes = ((length, heads, WIDTH) for heads in (HEADS, KV_HEADS, KV_HEADS))
     q, k, v = (random(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
@@ -80,6 +80,7 @@ def test_long_segments_are_computed_in_blocks(window: int | None, monkeypatch: p
     whole = ForestAttention(pieces, positions)(0, q, k, v, 0.3, window)
     wanted = torch.autograd.grad((whole * weights).sum(), (q, k, v))
     monkeypatch.setattr(torch_attention, "_SCORES", 4 * HEADS * length)
+    monkeypatch.setattr(torch_attention, "_KEPT", 0)
     assert [(p.q0, p.q1, p.k1) for p in pieces[0].split(HEADS)] == [
         *((at, at + 4, at + 4) for at in range(0, 20, 4)),
         (20, 23, 23),

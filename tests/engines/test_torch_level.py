@@ -14,13 +14,13 @@ LAYERS, KV_HEADS, REPEATS, WIDTH = 2, 2, 3, 8
 N_ROWS = 12
 
 
-def cache() -> KvCache:
+def cache(max_bytes: int = 1 << 20) -> KvCache:
     return KvCache(
         n_layers=LAYERS,
         kv_shape=(KV_HEADS, WIDTH),
         dtype=torch.float32,
         device=torch.device("cpu"),
-        max_bytes=1 << 20,
+        max_bytes=max_bytes,
     )
 
 
@@ -72,6 +72,10 @@ def test_only_computed_blocks_of_like_size_go_together() -> None:
     unfinished = over(4, 5, block(kv, 24, root))
     unfinished.block.done = 5
     everyone = over(0, 12, root)
-    assert by_level([*near, below, unfinished, everyone]) == ([near], [below, unfinished, everyone])
+    assert by_level([*near, below, unfinished, everyone], kv) == ([near], [below, unfinished, everyone])
     wide, long = over(5, 12, block(kv, 8, root)), over(4, 5, block(kv, 400, root))
-    assert by_level([wide, long]) == ([], [wide, long])
+    assert by_level([wide, long], kv) == ([], [wide, long])
+    small = cache(max_bytes=8 * 3 * 22 * LAYERS * KV_HEADS * WIDTH * 8)
+    assert by_level(near, small)[0] == [near]
+    small = cache(max_bytes=8 * 3 * 22 * LAYERS * KV_HEADS * WIDTH * 8 - 8)
+    assert by_level(near, small) == ([], near)

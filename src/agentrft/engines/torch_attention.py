@@ -24,6 +24,8 @@ _SCORES = 4 << 20
 """Scores computed at once: 16 MB, about a processor's cache."""
 _CAUSAL_ROWS = 256
 """Queries of a causal block: half of what it computes is hidden, so long segments are cut."""
+_KEPT = 2 << 20
+"""Weights of one layer kept for backward instead of computed again: up to 8 MB in float32."""
 UNSEEN = -1.0e9
 """Added to the score of a pair that may not attend; finite, so that a row that sees nothing stays a number."""
 
@@ -119,10 +121,15 @@ class _ForestAttention(Function):
         values = fold(v, kv_heads, v.dtype)
         out = torch.empty_like(q32)
         lse = torch.empty(*q32.shape[:2], 1, dtype=torch.float32, device=q.device)
+        keep = q.shape[1] * sum((p.q1 - p.q0) * (p.k1 - p.k0) for p, _, _ in blocks) <= _KEPT
+        ctx.kept = []
         for p, bias, is_first in blocks:
             rows, keys = slice(p.q0 * repeats, p.q1 * repeats), slice(p.k0, p.k1)
             weights, part_lse = weights_of(q32[:, rows], k32[:, keys], bias, (kv_heads, -1, repeats))
-            part = torch.bmm(weights.to(v.dtype), values[:, keys])
+            weights = weights.to(v.dtype)
+            part = torch.bmm(weights, values[:, keys])
+            if keep:
+                ctx.kept.append((weights, part_lse))
             if is_first:
                 out[:, rows], lse[:, rows] = part, part_lse
             else:
@@ -140,13 +147,17 @@ class _ForestAttention(Function):
         repeats, dtype = q.shape[1] // kv_heads, q.dtype
         q32, k32 = fold(q, kv_heads, torch.float32).mul_(ctx.scale), fold(k, kv_heads, torch.float32)
         q_own, k_own, v_own = q32.to(dtype), k32.to(dtype), fold(v, kv_heads, dtype)
+        kept = iter(ctx.kept)
+        ctx.kept = []
         grad32 = fold(grad, kv_heads, torch.float32)
         dot = (grad32 * fold(merged, kv_heads, torch.float32)).sum(-1, keepdim=True)
         dq, dk, dv = torch.zeros_like(q32), torch.zeros_like(k32), torch.zeros_like(k32)
         for p, bias, _ in ctx.blocks:
             rows, keys = slice(p.q0 * repeats, p.q1 * repeats), slice(p.k0, p.k1)
-            weights, part_lse = weights_of(q32[:, rows], k32[:, keys], bias, (kv_heads, -1, repeats))
-            share = part_lse.sub_(lse[:, rows]).exp_()
+            weights, part_lse = next(kept, None) or weights_of(
+                q32[:, rows], k32[:, keys], bias, (kv_heads, -1, repeats)
+            )
+            share = (part_lse - lse[:, rows]).exp_()
             part_grad = (grad32[:, rows] * share).to(dtype)
             dv[:, keys] += torch.bmm(weights.to(dtype).mT, part_grad)
             grad_scores = torch.bmm(part_grad, v_own[:, keys].mT) - dot[:, rows] * share

@@ -10,6 +10,7 @@ Layout: keys and values [layers, …, kv_heads, tokens, head_width]. Everything 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ from torch import Tensor
 
 _CAPACITY_STEP = 64
 """Tokens by which slots grow; doubling would leave half of a large cache empty."""
+
+_STACK_SHARE = 8
+"""A stack may take this part of the budget, on top of it."""
 
 _MIN_SPLIT_TOKENS = 8
 """A shorter upper part is not worth a level of its own."""
@@ -233,6 +237,11 @@ class KvCache:
                 continue
             victim = min(leaves, key=lambda b: b.last_used)
             (self.roots if victim.parent is None else victim.parent.children).remove(victim)
+
+    def can_stack(self, blocks: Sequence[Block]) -> bool:
+        """Whether a stack of `blocks` is small beside the budget."""
+        n_values = len(blocks) * max(len(block.tokens) for block in blocks) * self._n_layers * math.prod(self._kv_shape)
+        return n_values * (4 + self.keys.element_size()) <= self._max_bytes // _STACK_SHARE
 
     def stacks(self, groups: Sequence[Sequence[Block]]) -> list[Stack]:
         """Each group of computed blocks as a stack; those of the call before are reused, all others dropped."""

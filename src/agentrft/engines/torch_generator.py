@@ -205,7 +205,10 @@ class TorchGenerator:
         rows = torch.tensor([row for _, row in ready] + [0] * pad, device=device)
         logits = self._model.logits(hidden[rows])
         drawing = [(place, s) for place, (alike, _) in enumerate(ready) for s in alike]
-        logits = logits[torch.tensor([place for place, _ in drawing], device=device)]
+        if len(drawing) > len(ready):
+            logits = logits[torch.tensor([place for place, _ in drawing], device=device)]
+        else:
+            logits = logits[: len(ready)]
         uniforms = torch.tensor([s.uniforms.random() for _, s in drawing], device=device)
         temperatures = torch.tensor([s.request.temperature for _, s in drawing], device=device)
         tokens, log_probs = draw(logits, uniforms, temperatures)

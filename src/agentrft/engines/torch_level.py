@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agentrft.engines.torch_attention import UNSEEN, weights_of
-from agentrft.engines.torch_cache import Block, Stack
+from agentrft.engines.torch_cache import Block, KvCache, Stack
 
 _PADDING = 2.0
 """A padded batch may compute this many times what its blocks need; beyond, one product for each block is cheaper."""
@@ -34,13 +34,17 @@ class OverBlock(NamedTuple):
         return self.block.done == len(self.block.tokens)
 
 
-def by_level(over_blocks: Sequence[OverBlock]) -> tuple[list[list[OverBlock]], list[OverBlock]]:
+def by_level(over_blocks: Sequence[OverBlock], cache: KvCache) -> tuple[list[list[OverBlock]], list[OverBlock]]:
     """Levels worth a batch, and what is better left alone."""
     found: dict[int, list[OverBlock]] = {}
     for over in over_blocks:
         if over.is_computed:
             found.setdefault(len(over.block.path()), []).append(over)
-    levels = [level for level in found.values() if len(level) > 1 and _padding(level) <= _PADDING]
+    levels = [
+        level
+        for level in found.values()
+        if len(level) > 1 and _padding(level) <= _PADDING and cache.can_stack([over.block for over in level])
+    ]
     batched = {id(over) for level in levels for over in level}
     return levels, [over for over in over_blocks if id(over) not in batched]
 

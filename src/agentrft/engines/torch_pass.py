@@ -136,7 +136,7 @@ class CachedAttention:
         self._several = [f for f in layout.feeds if len(f.tokens) > 1]
         written = [(f.row + i, f.tail.slot, f.past + i) for f in layout.feeds for i in range(len(f.tokens))]
         self._written = torch.tensor(written, dtype=torch.int64).view(-1, 3).to(device).unbind(1)
-        levels, self._alone = by_level(layout.over_blocks)
+        levels, self._alone = by_level(layout.over_blocks, cache)
         stacks = cache.stacks([[over.block for over in level] for level in levels])
         self._levels = [
             Level(level, stack, self._positions, device) for level, stack in zip(levels, stacks, strict=True)

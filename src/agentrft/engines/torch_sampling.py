@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from agentrft.errors import EngineFault
 
@@ -24,12 +25,12 @@ def draw(logits: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[list[i
     greedy = temperatures == 0
     if bool((temperatures != 1).any()):
         logits.div_(torch.where(greedy, torch.ones_like(temperatures), temperatures)[:, None])
-    best = logits.argmax(-1)
-    peak = logits.gather(1, best[:, None])
+    best = logits.argmax(-1) if bool(greedy.any()) else None
     rows, vocabulary = logits.shape
     blocks = -(-vocabulary // _BLOCK)
-    weights = torch.zeros(rows, blocks * _BLOCK, device=logits.device)
-    weights[:, :vocabulary] = logits.sub_(peak).exp_()
+    weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    if rest := blocks * _BLOCK - vocabulary:
+        weights = pad(weights, (0, rest))
     by_block = weights.view(rows, blocks, _BLOCK)
     ends = by_block.sum(-1).cumsum(-1)
     total = ends[:, -1:]
@@ -44,8 +45,8 @@ def draw(logits: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[list[i
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp_min(0)), torch.zeros_like(total))
     inside = by_block[torch.arange(rows, device=logits.device), block[:, 0]].cumsum(-1)
     # Rounding may leave the rest of the target at or past the block's end; stay on the last token with weight.
-    rest = torch.minimum(target - before, inside[:, -1:] * (1 - 1e-6))
-    drawn = block * _BLOCK + torch.searchsorted(inside, rest, right=True).clamp_(max=_BLOCK - 1)
-    chosen = torch.where(greedy, best, drawn[:, 0])
+    left = torch.minimum(target - before, inside[:, -1:] * (1 - 1e-6))
+    drawn = block * _BLOCK + torch.searchsorted(inside, left, right=True).clamp_(max=_BLOCK - 1)
+    chosen = drawn[:, 0] if best is None else torch.where(greedy, best, drawn[:, 0])
     log_probs = (weights.gather(1, chosen[:, None]) / total).log()[:, 0]
     return chosen.tolist(), log_probs.tolist()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import json
 import os
 import socket
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,116 @@ def agentrft_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="agentrft-home-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGENTRFT_HOME", folder)
         yield Path(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request that a loopback server got."""
+
+    path: str
+    headers: Mapping[str, str]
+    """Names in small letters."""
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a loopback server is to do with a request."""
+
+    status: int = 200
+    body: Any = b""
+    """Bytes as they are, anything else as JSON."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    drops: bool = False
+    """Close the connection without a word."""
+
+    def content(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+class LoopbackServer:
+    """A real HTTP server on 127.0.0.1 in a thread; `answer` says what it does and may be replaced at any time."""
+
+    def __init__(self, answer: Callable[[Asked], Answer]) -> None:
+        self.answer = answer
+        self.asked: list[Asked] = []
+        self._stopping = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                server.handle(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """The tests look at `asked`."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self._http.request_queue_size = 128
+        self._http.server_bind()
+        self._http.server_activate()
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        asked = Asked(path=handler.path, headers=headers, body=body)
+        self.asked.append(asked)
+        answer = self.answer(asked)
+        self._stopping.wait(answer.delay_s)
+        if answer.drops or self._stopping.is_set():
+            return
+        content = answer.content()
+        try:
+            handler.send_response(answer.status)
+            for name, value in {"Content-Length": str(len(content)), **answer.headers}.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(content)
+        except ConnectionError:
+            """Whoever asked has left."""
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[Asked], Answer]], LoopbackServer]]:
+    """Start loopback servers, each with the function that answers; all are gone after the test."""
+    servers: list[LoopbackServer] = []
+
+    def start(answer: Callable[[Asked], Answer]) -> LoopbackServer:
+        servers.append(LoopbackServer(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def answer() -> type[Answer]:
+    """The class of a loopback server's answers; test modules cannot import this file."""
+    return Answer
+
+
+@pytest.fixture(scope="session")
+def completion() -> Callable[..., Answer]:
+    """A chat completion as a loopback server answers it: completion("text", usage={…}, finish_reason="length")."""
+
+    def make(content: str | None, *, usage: Any = None, finish_reason: str = "stop", **message: Any) -> Answer:
+        choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}}
+        return Answer(body={"choices": [{**choice, "finish_reason": finish_reason}], "usage": usage})
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from agentrft.chat import AnyFormat, pick_format
 from agentrft.engines.models import load_tokenizer
+from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
 from agentrft.graders import build_grader
 from agentrft.jobs.models import Weights
@@ -187,13 +188,11 @@ def limits_of(spec: JobSpec) -> Limits:
 
 
 def grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
-    """The job's grader, or None; raises UserError when it cannot be built."""
+    """The job's grader, or None; raises UserError when it, or the judge that it asks, cannot be built."""
     reinforcement = spec.method.reinforcement
-    return (
-        None
-        if reinforcement is None
-        else build_grader(reinforcement.grader, base_dir, param="method.reinforcement.grader")
-    )
+    if reinforcement is None:
+        return None
+    return build_grader(reinforcement.grader, base_dir, param="method.reinforcement.grader", open_judge=open_judge)
 
 
 def pass_threshold_of(spec: JobSpec) -> float:

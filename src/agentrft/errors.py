@@ -4,8 +4,8 @@
     ├── UserError              a mistake that the user can mend: message, `param`, `code`; exit code 2, HTTP 400
     └── BoundaryError          an outside part failed: costs one episode (or pauses the job), is counted, never a bug
         ├── ToolFault          tool transport, 5xx, timeout, death of its process
-        ├── GraderFault        exception, timeout or invalid result of a grader
-        ├── EngineFault        the model engine could not answer
+        ├── GraderFault        the service that a grader asks could not answer
+        ├── EngineFault        the model engine, or a model behind an API, could not answer
         ├── SandboxFault       the confined process died or broke its protocol
         └── StoreFault         the store or the disk refused
 
@@ -45,13 +45,13 @@ class ToolFault(BoundaryError):
 
 
 class GraderFault(BoundaryError):
-    """A grader gave no usable number; the episode gets no grade and the reason."""
+    """What a grader asks could not be reached or failed: an outage, which says nothing about the episode."""
 
     boundary = "grader"
 
 
 class EngineFault(BoundaryError):
-    """The generator or learner could not answer."""
+    """The generator, the learner or a chat model could not answer."""
 
     boundary = "engine"
 

@@ -5,12 +5,24 @@ Everything that waits is async. Nothing here imports torch: loops hand all model
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from agentrft.types import Episode, Grade, Item, Message, Row, Sample, ToolCall, ToolResult, ToolSpec
+from agentrft.types import (
+    Episode,
+    Grade,
+    GradeError,
+    Item,
+    Message,
+    Row,
+    Sample,
+    TokenUsage,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +141,63 @@ class ChatModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatEndpoint:
+    """A model behind an OpenAI-compatible API, as a document names it. Holds the name of a key, never a key."""
+
+    model: str
+    base_url: str | None = None
+    """`https://host/v1`; None for the environment's `OPENAI_BASE_URL`, else OpenAI's own."""
+    api_key_env: str | None = None
+    """Environment variable with the key; None for `OPENAI_API_KEY`, which goes to the default address only."""
+    timeout_s: float = 120.0
+    """Of one request, retries not included."""
+    max_concurrency: int = 16
+    """Requests in flight at once."""
+    temperature: float | None = None
+    """This and the following are sent only where they are set; the provider's own default holds elsewhere."""
+    top_p: float | None = None
+    seed: int | None = None
+    max_completion_tokens: int | None = None
+    """Longest reply, reasoning included."""
+    reasoning_effort: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeReply:
+    """What a judge gave back: a document, or none and why. Never both, never neither."""
+
+    document: str | None
+    """The form as the judge filled it in, unread: whoever asked checks it."""
+    reason: str | None = None
+    """Why there is none: it declined, was cut off, or its server refused this request."""
+    error: GradeError | None = None
+    """The kind of failure; set exactly when `reason` is."""
+    usage: TokenUsage | None = None
+    """None when the server counts no tokens."""
+    is_constrained: bool = True
+    """False when the server has no structured output, so that the form was asked for in words only."""
+
+
+class Judge(Protocol):
+    """A model that fills in a form. What it is shown is data to it as far as its training holds; say so in words."""
+
+    async def fill_in(self, messages: Sequence[Message], form: Mapping[str, Any], *, attempt: int = 0) -> JudgeReply:
+        """One JSON document in the shape of the JSON Schema `form`; a request's seed is raised by `attempt`.
+
+        Raises EngineFault, after retries, when the model cannot be reached: an outage, not a verdict.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop; requests in flight and later ones end with EngineFault. Safe to call twice."""
+        ...
+
+
+OpenJudge = Callable[[ChatEndpoint, str], Judge]
+"""(endpoint, the field to blame) → judge; raises UserError when the environment lacks what the endpoint needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
     """What a tool may know about the episode that calls it."""
 
@@ -180,7 +249,7 @@ class Grader(Protocol):
     """Scores what the agent did."""
 
     async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
-        """A number or a reason. Never raises for what the sample contains."""
+        """A number or a reason; raises BoundaryError when what it asks is down, never for what the sample contains."""
         ...
 
     async def close(self) -> None: ...

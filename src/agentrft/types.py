@@ -178,8 +178,60 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """Tokens that a model's provider counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that the provider had cached."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
+
+class GradeError(StrEnum):
+    """What kind of failure left a grade without a number: the error flags of OpenAI's `graders/run`, by their names."""
+
+    INVALID_VARIABLE = "invalid_variable_error"
+    """A template reads what this sample or item does not have."""
+    SAMPLE_PARSE = "sample_parse_error"
+    """Sample and item cannot be written as the grader needs them."""
+    TRUNCATED_OBSERVATION = "truncated_observation_error"
+    """They are too large for the grader."""
+    FORMULA = "formula_parse_error"
+    """The formula of a `multi` grader has no result."""
+    PYTHON_RUNTIME = "python_grader_runtime_error"
+    """The grader's own code raised."""
+    PYTHON_SERVER = "python_grader_server_error"
+    """The process that runs it failed."""
+    MODEL_SERVER = "model_grader_server_error"
+    """The judge could not be reached, or its server refused this request."""
+    MODEL_REFUSAL = "model_grader_refusal_error"
+    """The judge declined to answer."""
+    MODEL_PARSE = "model_grader_parse_error"
+    """The judge's reply is not the form it was asked to fill in."""
+    UNRESPONSIVE_REWARD = "unresponsive_reward_error"
+    """A grader endpoint gave no usable number."""
+    OTHER = "other_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """A grader's result: a number, or no number and the reason. Never both, never neither."""
+    """A grader's result: a number, or no number and the reason. Never both, never neither.
+
+    The other fields say how it came about: `error` and `is_fault` why there is no number, `clipped` and `substituted`
+    what a number hides. They change no reward; counting and showing them is up to whoever reads grades.
+    """
 
     value: float | None
     reason: str | None = None
@@ -189,10 +241,22 @@ class Grade:
     traceback: str | None = None
     """Set when the grader's own code raised."""
     wall_s: float = 0.0
+    error: GradeError | None = None
+    """The kind of failure; None when there was none, or the grader names no kind."""
+    is_fault: bool = False
+    """A judge or endpoint could not answer: an outage, which says nothing about the sample. Never with a value."""
+    clipped: Mapping[str, float] = field(default_factory=dict)
+    """What judges said outside their `range`, by grader name; the nearest bound was used instead."""
+    substituted: str | None = None
+    """Why there was no result, where `value` is the `invalid_grade` of a `multi` grader."""
+    token_usage: Mapping[str, TokenUsage] = field(default_factory=dict)
+    """Tokens that judges took, by model, unreadable replies included; a model is absent when its server counts none."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
             raise ValueError(f"a grade is a number or a reason, got value={self.value!r} reason={self.reason!r}")
+        if self.is_fault and self.value is not None:
+            raise ValueError(f"a fault is no grade, got value={self.value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

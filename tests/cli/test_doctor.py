@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from agentrft.cli import main
-from agentrft.runtime.machine import disk_fact
+from agentrft.runtime.machine import disk_fact, sandbox_facts
+from agentrft.sandbox.layers import LAYERS, Report
+from agentrft.sandbox.process import jail_report
 
 
 def run_doctor(monkeypatch: pytest.MonkeyPatch, home: Path) -> int:
@@ -27,6 +29,21 @@ def test_the_doctor_says_what_the_machine_has(
         assert word in text
     assert "dtype auto" in text or "pip install 'agentrft[torch]'" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+    as_one_line = " ".join(text.split())
+    assert ("python graders jailed" in as_one_line) == (jail_report().refusal is None)
+    for layer in jail_report().enforced:
+        assert LAYERS[layer] in as_one_line
+
+
+def test_a_machine_without_a_jail_gets_the_reason_and_the_next_step() -> None:
+    layers = ("seccomp", "no_new_privs", "capabilities", "limits")
+    report = Report(isolation="jail", enforced=layers, missing={"landlock": "not in this kernel", "user": "denied"})
+    verdict, enforced, missing = sandbox_facts(report)
+    assert verdict.state == "warn"
+    assert verdict.value.startswith("refused: this machine does not enforce enough layers: no Landlock (not in this")
+    assert "`isolation: process`" in verdict.advice
+    assert enforced.value == "system-call filter, no new privileges, no capabilities, resource limits"
+    assert missing.value == "Landlock (not in this kernel); user namespace (denied)"
 
 
 def test_a_disk_that_is_full_or_read_only_is_said_with_what_to_do() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrft.engines.openai_chat import open_judge
 from agentrft.graders import GRADERS, build_grader
+from agentrft.protocols import Grader
 from agentrft.types import Grade, Item, Message, Sample, StopReason, ToolCall
 
 _CHECK = {
@@ -27,6 +31,13 @@ _PYTHON = {
     # as careless as graders are: it raises for most samples
     "source": "import json\ndef grade(sample, item):\n    return json.loads(sample['output_text'])['score']\n",
 }
+_SCORE = {
+    "type": "score_model",
+    "name": "judged",
+    "model": "judge-1",
+    "input": [{"role": "user", "content": "{{sample.output_text}} against {{item.answer}}"}],
+    "base_url": "SERVER/v1",
+}
 KINDS = {
     "string_check": _CHECK,
     "text_similarity": {
@@ -36,12 +47,21 @@ KINDS = {
         "reference": "{{item.answer}}",
         "evaluation_metric": "fuzzy_match",
     },
+    "score_model": _SCORE,
+    "label_model": {
+        **_SCORE,
+        "type": "label_model",
+        "input": [{"role": "system", "content": "{{sample.output_json.text}} or {{item.answer}}?"}],
+        "labels": ["yes", "no"],
+        "passing_labels": ["yes"],
+    },
     "python": _PYTHON,
+    "endpoint": {"type": "endpoint", "url": "SERVER/grade", "headers": {"Authorization": "Bearer x"}},
     "multi": {
         "type": "multi",
         "name": "all",
-        "graders": {"exact": _CHECK, "code": _PYTHON},
-        "calculate_output": "log(exact) / code",
+        "graders": {"exact": _CHECK, "code": _PYTHON, "judged": _SCORE},
+        "calculate_output": "log(exact) / code + judged",
     },
 }
 
@@ -87,13 +107,37 @@ def _check(grade: Grade) -> None:
     assert all(map(math.isfinite, grade.sub_grades.values()))
 
 
+@pytest.fixture
+def build(serve, answer, completion) -> Callable[[str], Grader]:
+    """build(kind): a grader of that kind; its judge and its endpoint, on loopback, find their verdict in the answer."""
+
+    def respond(asked):
+        body = asked.json()
+        if asked.path == "/grade":
+            return answer(body=body["sample"]["output_text"].encode("utf-8", "replace"))
+        text = body["messages"][-3]["content"].partition("\n")[2].rpartition("\n")[0]
+        try:
+            said = json.loads(text)["score"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            said = text
+        return completion(json.dumps({"steps": [], "result": said}))
+
+    url = serve(respond).url
+
+    def build_one(kind: str) -> Grader:
+        document = json.loads(json.dumps(KINDS[kind]).replace("SERVER", url))
+        return build_grader(document, Path(), open_judge=open_judge)
+
+    return build_one
+
+
 def test_every_type_has_a_document():
     assert set(KINDS) == set(GRADERS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_sample_gives_a_grade_and_never_raises(kind):
-    grader = build_grader(KINDS[kind], Path())
+def test_any_sample_gives_a_grade_and_never_raises(kind, build):
+    grader = build(kind)
     with asyncio.Runner() as runner:
 
         @given(sample=_samples(), answer=st.one_of(_TEXTS, st.none(), st.integers(), st.lists(_TEXTS, max_size=2)))
@@ -106,8 +150,8 @@ def test_any_sample_gives_a_grade_and_never_raises(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_many_at_once_are_graded_as_one_by_one(kind):
-    grader = build_grader(KINDS[kind], Path())
+async def test_many_at_once_are_graded_as_one_by_one(kind, build):
+    grader = build(kind)
     samples = [Sample(output_text=f'{{"score": {k / 20}, "text": "{"yes" if k % 2 else "no"}"}}') for k in range(20)]
     item = _item("yes")
     async with asyncio.TaskGroup() as group:
@@ -120,11 +164,11 @@ async def test_many_at_once_are_graded_as_one_by_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_closing_may_be_repeated_and_come_first(kind):
-    grader = build_grader(KINDS[kind], Path())
+async def test_closing_may_be_repeated_and_come_first(kind, build):
+    grader = build(kind)
     await grader.close()
     await grader.close()
-    used = build_grader(KINDS[kind], Path())
+    used = build(kind)
     _check(await used.grade(Sample(output_text="x"), _item("x"), "trace_1"))
     await used.close()
     await used.close()

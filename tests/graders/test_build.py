@@ -8,7 +8,7 @@ import pytest
 
 from agentrft.errors import ToolFault, UserError
 from agentrft.graders import GRADERS, build_grader, grade_episode, item_paths, parse_grader
-from agentrft.types import Episode, Grade, Message, StopReason, Turn
+from agentrft.types import Episode, Grade, GradeError, Message, StopReason, Turn
 
 CHECK = {
     "type": "string_check",
@@ -54,7 +54,8 @@ def test_item_paths_are_those_of_all_parts():
             {},
             "`grader`: Unable to extract tag using discriminator 'type', got {}; expected one of the types",
         ),
-        ({"type": "endpoint"}, "`grader`: Input tag 'endpoint' found using 'type' does not match"),
+        ({"type": "endpont"}, "`grader`: Input tag 'endpont' found using 'type' does not match"),
+        ({"type": "endpoint"}, "`grader.url`: Field required; next step"),
         ({**CHECK, "operation": "neq"}, "`grader.operation`: Input should be 'eq', 'ne', 'like' or 'ilike', got 'neq'"),
         ({**CHECK, "refrence": "x"}, "`grader.refrence`: Extra inputs are not permitted, got 'x'"),
         ({k: v for k, v in CHECK.items() if k != "name"}, "`grader.name`: Field required"),
@@ -90,7 +91,12 @@ def test_item_paths_are_those_of_all_parts():
             "`grader`: `calculate_output` names 'gone', expected one of",
         ),
         ({**MULTI, "calculate_output": "exact +"}, "`grader`: the formula ends early"),
-        ({**MULTI, "invalid_grade": 0.0}, "`grader.invalid_grade`: Extra inputs are not permitted"),
+        ({**MULTI, "invalid_grade": "none"}, "`grader.invalid_grade`: Input should be a valid number"),
+        ({**MULTI, "invalid_grade": float("nan")}, "`grader.invalid_grade`: Input should be a finite number"),
+        (
+            {**MULTI, "graders": {"judged": {"type": "score_model", "name": "j", "model": "m", "input": []}}},
+            "`grader.graders.judged.input`: Tuple should have at least 1 item",
+        ),
     ],
 )
 def test_bad_documents(document, start):
@@ -138,6 +144,33 @@ async def test_multi_without_a_result_is_no_grade(make_sample, make_item):
     assert grade.value is None
     assert grade.reason == "`calculate_output` has no result: float division by zero"
     assert grade.sub_grades == {"exact": 0.0}
+    assert grade.error is GradeError.FORMULA
+
+
+@pytest.mark.parametrize(
+    ("formula", "said", "substituted", "has_traceback"),
+    [
+        ("exact + code", "ab", "part 'code': grader 'code' raised KeyError: 'points'", True),
+        ("1 / exact", "no", "`calculate_output` has no result: float division by zero", False),
+    ],
+)
+async def test_invalid_grade_is_used_only_where_it_is_given_and_says_so(
+    make_sample, make_item, formula, said, substituted, has_traceback
+):
+    parts = {"exact": CHECK, "code": PYTHON} if "code" in formula else {"exact": CHECK}
+    document = {**MULTI, "graders": parts, "calculate_output": formula, "invalid_grade": -0.5}
+    grader = build_grader(document, Path())
+    grade = await grader.grade(make_sample(said), make_item(answer="ab"), "t")
+    assert (grade.value, grade.reason, grade.substituted) == (-0.5, None, substituted)
+    # Exceptions go on being counted: a grader that raises all the time still fails the job.
+    assert bool(grade.traceback) == has_traceback
+    await grader.close()
+
+
+async def test_invalid_grade_is_not_touched_while_all_parts_have_numbers(make_sample, make_item):
+    document = {**MULTI, "graders": {"exact": CHECK}, "calculate_output": "exact", "invalid_grade": -0.5}
+    grade = await build_grader(document, Path()).grade(make_sample("no"), make_item(answer="ab"), "t")
+    assert (grade.value, grade.substituted) == (0.0, None)
 
 
 def _episode(stop_reason: StopReason, fault: str | None = None) -> Episode:
@@ -177,7 +210,15 @@ async def test_a_grader_that_raises_costs_one_grade(make_item):
     grader = _Raising(ToolFault("endpoint down"))
     grade = await grade_episode(grader, _episode(StopReason.ANSWERED), make_item())
     assert grade.reason == "tool: endpoint down"
+    assert grade.is_fault
     assert grader.trace_ids == ["trace_7"]
     grade = await grade_episode(_Raising(KeyError("x")), _episode(StopReason.ANSWERED), make_item())
     assert grade.reason == "the grader raised KeyError: 'x'"
+    assert not grade.is_fault
     assert "raise self.error" in grade.traceback
+
+
+@pytest.mark.parametrize("bad", [{"value": 1.0, "is_fault": True}, {"value": 1.0, "reason": "x"}, {"value": None}])
+def test_a_grade_is_a_number_or_a_reason_and_a_fault_is_no_number(bad):
+    with pytest.raises(ValueError):
+        Grade(**bad)

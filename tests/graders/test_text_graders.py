@@ -1,4 +1,4 @@
-"""`string_check` and `text_similarity`."""
+"""`string_check`, and `text_similarity` with `fuzzy_match`; the other metrics are in `test_text_similarity.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from agentrft.errors import UserError
 from agentrft.graders import build_grader, parse_grader
 
 
@@ -78,13 +77,3 @@ async def test_a_reference_that_cannot_be_filled_is_no_grade(make_sample, make_i
         make_sample("x"), make_item(answer=1), "t"
     )
     assert (grade.value, grade.reason) == (None, "there is no sample.output_json.a (or it is null)")
-
-
-@pytest.mark.parametrize("metric", ["bleu", "gleu", "meteor", "cosine", "rouge_1", "rouge_5", "rouge_l"])
-def test_metrics_of_openais_that_are_not_here_are_named_as_such(metric):
-    document = {"type": "text_similarity", "name": "t", "input": "a", "reference": "b", "evaluation_metric": metric}
-    with pytest.raises(UserError) as caught:
-        parse_grader(document)
-    assert caught.value.message.startswith(
-        f"`grader.evaluation_metric`: {metric!r} is OpenAI's but not available in this version, expected 'fuzzy_match'"
-    )

@@ -213,6 +213,74 @@ def test_a_grader_that_hangs_is_warned_about(make_job: MakeJob, monkeypatch: pyt
     assert any("gave no answer within 0.5 s" in warning for warning in report.warnings)
 
 
+def judged(url: str) -> dict[str, Any]:
+    """Changes to the job: a judge for a grader."""
+    messages = [{"role": "user", "content": "{{sample.output_text}} for {{item.meaning}}?"}]
+    grader = {"type": "score_model", "name": "judged", "model": "judge-1", "input": messages, "base_url": f"{url}/v1"}
+    return {"method.reinforcement.grader": grader}
+
+
+def remote(url: str) -> dict[str, Any]:
+    return {"method.reinforcement.grader": {"type": "endpoint", "url": url, "headers": {"Authorization": "hush"}}}
+
+
+@pytest.mark.parametrize("changes", [judged, remote])
+def test_a_judge_or_endpoint_is_asked_once_for_each_split(
+    make_job: MakeJob, serve, answer, completion, changes
+) -> None:
+    def respond(asked):
+        if asked.path == "/":
+            return answer(body={"score": 0})
+        return completion('{"steps": [], "result": 0}')
+
+    server = serve(respond)
+    report = checked(make_job(changes(server.url)))
+    assert (report.problems, report.warnings) == ([], [])
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("changes", [judged, remote])
+def test_a_judge_or_endpoint_that_is_down_is_caught(make_job: MakeJob, serve, answer, changes) -> None:
+    server = serve(lambda asked: answer(status=503, body=b"gone for lunch", headers={"Retry-After": "0"}))
+    problem = the_problem(checked(make_job(changes(server.url))))
+    assert "could not grade an empty answer to train, line 1: " in problem.message
+    assert "answered 503: gone for lunch (4 tries)" in problem.message
+    assert (problem.param, problem.code) == ("method.reinforcement.grader", "grader_unreachable")
+
+
+def test_a_judge_that_does_not_know_the_model_is_caught(make_job: MakeJob, serve, answer) -> None:
+    server = serve(lambda asked: answer(status=404, body={"error": {"message": "no model judge-1"}}))
+    problem = the_problem(checked(make_job(judged(server.url))))
+    assert "answered 404: no model judge-1; check the model's name and the base URL" in problem.message
+
+
+@pytest.mark.parametrize("changes", [judged, remote])
+def test_a_judge_or_endpoint_that_gives_no_number_is_warned_about(
+    make_job: MakeJob, serve, answer, completion, changes
+) -> None:
+    server = serve(lambda asked: answer(body={"score": "1"}) if asked.path == "/" else completion("no idea"))
+    report = checked(make_job(changes(server.url)))
+    assert report.problems == []
+    assert sum("an empty answer to" in warning for warning in report.warnings) == 3
+
+
+def test_a_slow_judge_is_warned_about(make_job: MakeJob, serve, answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrft.jobs.probe._PROBE_S", 0.2)
+    server = serve(lambda asked: answer(delay_s=30))
+    assert any("gave no answer within 0.2 s" in warning for warning in checked(make_job(judged(server.url))).warnings)
+
+
+def test_a_judge_without_its_key_is_caught_before_it_is_asked(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    grader = {key: value for key, value in judged("")["method.reinforcement.grader"].items() if key != "base_url"}
+    problem = the_problem(checked(make_job({"method.reinforcement.grader": grader})))
+    assert problem.param == "method.reinforcement.grader.api_key_env"
+    assert "OPENAI_API_KEY is not set" in problem.message
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

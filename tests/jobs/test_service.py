@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from agentrft.errors import UserError
-from agentrft.jobs.service import create_job, find_job, result_name, stored_job
+from agentrft.jobs.load import parse_job
+from agentrft.jobs.service import create_job, find_job, result_name, stored_job, write_job_file
 from agentrft.jobs.spec import Data, JobSpec
+from agentrft.runtime.summary import job_report
 from agentrft.store import SqlStore, open_store
 
 SPEC = JobSpec(model="owner/Tiny_Model", suffix="Words", data=Data())
@@ -48,3 +50,57 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_unique(store: SqlStore) ->
 def test_results_have_names_that_model_ids_allow(store: SqlStore) -> None:
     job = create_job(store, SPEC, Path("/here"))
     assert result_name(job) == f"tiny-model-words-{job.id[6:12]}"
+
+
+def with_headers(secret: str, **more: object) -> dict[str, object]:
+    grader = {"headers": {"Authorization": f"Bearer {secret}"}, "type": "endpoint", "url": "http://h/grade", **more}
+    return {
+        "model": "owner/tiny",
+        "method": {"type": "reinforcement", "reinforcement": {"grader": grader}},
+        "data": {"train": "train.jsonl"},
+    }
+
+
+def test_secrets_come_back_from_the_store_and_stand_nowhere_else(store: SqlStore, agentrft_home: Path) -> None:
+    secret = "canary-77aa"
+    job = create_job(store, parse_job(with_headers(secret)), Path("/tasks"))
+    again = stored_job(store, job.id).spec.method.reinforcement
+    assert again is not None
+    assert again.grader.type == "endpoint"
+    assert again.grader.headers["Authorization"].get_secret_value() == f"Bearer {secret}"
+    write_job_file(job, Path("/base"), None)
+    assert secret not in (job.folder / "job.json").read_text()
+    report = job_report(store, job, best_step=None)
+    assert secret not in str(report)
+    assert ("method.reinforcement.grader.headers.Authorization", "**********") in report.settings
+    assert secret not in repr(job)
+
+
+def test_a_new_secret_is_the_same_job(store: SqlStore, tmp_path: Path) -> None:
+    elsewhere = open_store(tmp_path / "elsewhere")
+    first, second = (
+        create_job(place, parse_job(with_headers(secret)), Path("/tasks"))
+        for place, secret in ((store, "old"), (elsewhere, "new"))
+    )
+    assert first.id == second.id
+    elsewhere.close()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"type": "enpoint"},
+        {"url": 5},
+        {"rate": 1},
+        {"headers": ["hush"]},
+        {"headers": {"A": ["hush"]}},
+        {"type": "multi", "name": "m", "graders": [{"headers": {"A": "hush"}}], "calculate_output": "a"},
+        {"type": "multi", "name": "m", "graders": {"a": {"headers": {"A": "hush"}}}, "calculate_output": "a"},
+    ],
+    ids=str,
+)
+def test_a_job_that_cannot_be_read_is_not_quoted_with_its_secrets(more: dict[str, object]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_job(with_headers("hush", **more))
+    assert "hush" not in caught.value.message
+    assert "grader" in caught.value.message

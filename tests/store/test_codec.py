@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from agentrft.errors import StoreFault
 from agentrft.protocols import EpisodeRecord
 from agentrft.store import codec
-from agentrft.types import Episode, Grade, Message, StopReason, TokenTrace, ToolCall, ToolResult, Turn
+from agentrft.types import (
+    Episode,
+    Grade,
+    GradeError,
+    Message,
+    StopReason,
+    TokenTrace,
+    TokenUsage,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
 
 texts = st.text(st.characters(), max_size=12)  # surrogates and NUL included
 floats = st.floats(allow_nan=False)
@@ -60,9 +71,27 @@ episodes = st.builds(
     fault=st.none() | texts,
     wall_s=floats,
 )
+counts = st.integers(0, 1 << 40)
+usages = st.builds(TokenUsage, prompt_tokens=counts, completion_tokens=counts, cached_tokens=counts)
 grades = st.one_of(
-    st.builds(Grade, value=floats, sub_grades=st.dictionaries(texts, floats, max_size=2), wall_s=floats),
-    st.builds(Grade, value=st.none(), reason=texts, traceback=st.none() | texts),
+    st.builds(
+        Grade,
+        value=floats,
+        sub_grades=st.dictionaries(texts, floats, max_size=2),
+        wall_s=floats,
+        clipped=st.dictionaries(texts, floats, max_size=2),
+        substituted=st.none() | texts,
+        token_usage=st.dictionaries(texts, usages, max_size=2),
+    ),
+    st.builds(
+        Grade,
+        value=st.none(),
+        reason=texts,
+        traceback=st.none() | texts,
+        error=st.none() | st.sampled_from(GradeError),
+        is_fault=st.booleans(),
+        token_usage=st.dictionaries(texts, usages, max_size=2),
+    ),
 )
 records = st.builds(
     EpisodeRecord,
@@ -82,6 +111,15 @@ def test_a_record_comes_back_equal(record: EpisodeRecord) -> None:
     back = codec.decode(codec.encode(record))
     assert back == record
     assert isinstance(back.episode.stop_reason, StopReason)
+    assert back.grade.error is None or isinstance(back.grade.error, GradeError)
+
+
+def test_an_episode_that_an_older_agentrft_stored_can_be_read() -> None:
+    document = codec.to_json(example([-0.5]))
+    # As format 1 wrote grades: value, reason, sub_grades, traceback, wall_s.
+    old = {"value": 0.5, "reason": None, "sub_grades": {"exact": 1.0}, "traceback": None, "wall_s": 0.25}
+    back = codec.decode(zlib.compress(json.dumps({**document, "format": 1, "grade": old}).encode()))
+    assert back.grade == Grade(value=0.5, sub_grades={"exact": 1.0}, wall_s=0.25)
 
 
 def example(log_probs: list[float]) -> EpisodeRecord:
@@ -123,5 +161,5 @@ def test_damage_is_a_fault_of_the_store(damaged: bytes) -> None:
 
 def test_a_newer_format_is_refused() -> None:
     document = {**codec.to_json(example([-0.5])), "format": 99}
-    with pytest.raises(StoreFault, match="has format 99, this agentrft reads up to 1; upgrade"):
+    with pytest.raises(StoreFault, match="has format 99, this agentrft reads up to 2; upgrade"):
         codec.decode(zlib.compress(json.dumps(document).encode()))

@@ -1,10 +1,14 @@
 """Bad luck costs episodes; a part that is down stops the job before it learns from, or chooses by, what is left."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 
+from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import BoundaryError, UserError
+from agentrft.graders import build_grader
 from agentrft.testing import ScriptedGrader, ScriptedTools
 from agentrft.train import EvalPlan, evaluate, rft
 from agentrft.train.outage import check_faults, check_grader
@@ -15,7 +19,7 @@ VALIDATED = [f"row-{i}" for i in range(100, 106)]
 
 
 def group(*outcomes: float | str | None) -> Group:
-    """One member each: a number, "fault", a traceback, or None for a grade without number or traceback."""
+    """One member each: a number, "fault", "judge down", a traceback, or None for neither number nor traceback."""
     episodes, grades = [], []
     for member, outcome in enumerate(outcomes):
         is_fault = outcome == "fault"
@@ -34,7 +38,9 @@ def group(*outcomes: float | str | None) -> Group:
                 fault="tool: no connection" if is_fault else None,
             )
         )
-        if isinstance(outcome, str):
+        if outcome == "judge down":
+            grades.append(Grade(value=None, reason="engine: judge down", is_fault=True))
+        elif isinstance(outcome, str):
             grades.append(Grade(value=None, reason="raised", traceback=None if is_fault else outcome))
         else:
             grades.append(Grade(value=outcome, reason=None if outcome is not None else "out of range"))
@@ -79,6 +85,29 @@ def test_faults_stop_the_job_when_all_are_or_more_than_allowed():
         check_faults([group("fault", "fault", 1.0, 1.0, 1.0)], most=0.2)
 
 
+def test_a_judge_that_is_down_stops_the_job_and_does_not_fail_it():
+    down = [group("judge down", "judge down"), group("judge down", "fault")]
+    check_grader(down)
+    with pytest.raises(BoundaryError, match="4 of 4 episodes failed, the first with: engine: judge down"):
+        check_faults(down)
+    # What had no number for another reason is no sign of a bad grader while its judge is down.
+    mixed = [group("judge down", None, None)]
+    check_grader(mixed)
+    with pytest.raises(BoundaryError, match="1 of 3 episodes failed"):
+        check_faults(mixed)
+
+
+def test_a_judge_that_fails_now_and_then_costs_its_grades_only():
+    some = [group("judge down", 1.0, 0.5, 0.0, None)]
+    check_grader(some)
+    check_faults(some)
+    check_faults(some, most=0.2)
+    with pytest.raises(BoundaryError, match="2 of 5 episodes failed"):
+        check_faults([group("judge down", "judge down", 1.0, 1.0, 1.0)], most=0.2)
+    with pytest.raises(UserError, match="raised on 1 of 2 episodes"):
+        check_grader([group("judge down", "judge down", "KeyError", 1.0)])
+
+
 async def test_an_outage_during_an_evaluation_is_not_taken_for_the_graders_fault(peek, log):
     learner = peek.learner()
     await learner.generator.close()
@@ -115,3 +144,88 @@ async def test_an_item_whose_tools_never_work_costs_its_own_episodes_only(peek, 
     grader = ScriptedGrader(lambda sample, item: float(next(count)) if item.id in ("row-3", "row-7") else 0.5)
     result = await rft.train(rft_plan(steps=2, validation=()), learner, agent, grader, log)
     assert result.last.step == 2
+
+
+JUDGE = {
+    "type": "score_model",
+    "name": "judged",
+    "model": "judge-1",
+    "input": [{"role": "user", "content": "{{sample.output_text}} for {{item.digit}}? Calls: {{sample.n_calls}}"}],
+}
+KINDS = {"score_model": JUDGE, "endpoint": {"type": "endpoint"}}
+KINDS["multi"] = {
+    "type": "multi",
+    "name": "both",
+    "graders": dict(KINDS),
+    "calculate_output": "(score_model + endpoint) / 2",
+    "invalid_grade": 0.0,
+}
+
+
+@pytest.fixture
+async def remote(serve, answer, completion):
+    """remote(kind, is_down): a grader that asks a service on loopback, which fails while `is_down()` says so."""
+    opened = []
+
+    def score(text: str) -> float:
+        return (len(text) * 7 + sum(map(ord, text))) % 11 / 10  # differs within a group; what it is matters to no one
+
+    def build(kind, is_down):
+        def respond(asked):
+            if is_down():
+                return answer(status=503, body=b"gone for lunch", headers={"Retry-After": "0"})
+            body = asked.json()
+            if asked.path == "/grade":
+                return answer(body={"score": score(body["sample"]["output_text"])})
+            text = body["messages"][-3]["content"]
+            return completion(json.dumps({"steps": [], "result": score(text.split("\n")[1])}))
+
+        url = serve(respond).url
+        judge = {"base_url": url, "url": f"{url}/grade"}
+
+        def placed(document):
+            field = "url" if document["type"] == "endpoint" else "base_url"
+            if document["type"] != "multi":
+                return {**document, field: judge[field]}
+            return {**document, "graders": {name: placed(part) for name, part in document["graders"].items()}}
+
+        opened.append(build_grader(placed(KINDS[kind]), Path(), open_judge=open_judge))
+        return opened[-1]
+
+    yield build
+    for grader in opened:
+        await grader.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_training_pauses_while_the_grader_is_down_and_goes_on_after(peek, rft_plan, log, store, remote, kind):
+    plan = rft_plan(steps=3, eval_interval=1, validation=())
+    learner = peek.warm(peek.learner())
+    grader = remote(kind, lambda: learner.policy_version == 1)
+    with pytest.raises(BoundaryError, match=r"12 of 12 episodes failed.*gone for lunch"):
+        await rft.train(plan, learner, peek.agent(learner), grader, log)
+    resumed = peek.warm(peek.learner())
+    with pytest.raises(BoundaryError, match=r"12 of 12 episodes failed.*gone for lunch"):
+        await rft.train(plan, resumed, peek.agent(resumed), remote(kind, lambda: True), log)
+    assert (learner.policy_version, resumed.policy_version) == (1, 1), "something of the outage was trained on"
+    assert [c["step"] for c in store.list_checkpoints("ftjob-t")] == [0, 1]
+    resumed = peek.warm(peek.learner())
+    result = await rft.train(plan, resumed, peek.agent(resumed), remote(kind, lambda: False), log)
+    assert result.last.step == 3
+
+
+async def test_no_checkpoint_is_chosen_by_what_an_outage_of_the_judge_left(peek, rft_plan, log, store, remote):
+    learner = peek.warm(peek.learner())
+    # Two of the twelve validation episodes are graded before it goes down.
+    left = itertools.count()
+    grader = remote("score_model", lambda: learner.policy_version == 1 and next(left) >= 2)
+    with pytest.raises(BoundaryError, match=r"10 of 12 episodes failed.*gone for lunch"):
+        await rft.train(rft_plan(steps=2, eval_interval=1), learner, peek.agent(learner), grader, log)
+    assert [c["step"] for c in store.list_checkpoints("ftjob-t")] == [0]
+
+
+async def test_an_outage_of_the_judge_during_an_evaluation_is_none_of_the_graders_fault(peek, log, remote):
+    learner = peek.warm(peek.learner())
+    plan = EvalPlan(run="ftjob-t", split="test", stage="base", items=peek.items(3), samples=2)
+    with pytest.raises(BoundaryError, match="6 of 6 episodes failed, the first with: engine: model 'judge-1' at"):
+        await evaluate(plan, peek.agent(learner), remote("score_model", lambda: True), log)

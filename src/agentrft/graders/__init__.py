@@ -5,46 +5,53 @@ A new type is one file (spec and behaviour) and one line in `GRADERS` and `Grade
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agentrft.errors import BoundaryError, UserError
+from agentrft.graders.endpoint import EndpointGrader, EndpointSpec
+from agentrft.graders.label_model import LabelModelGrader, LabelModelSpec
 from agentrft.graders.multi import MultiGrader, MultiSpec
 from agentrft.graders.python_code import PythonGrader, PythonSpec
 from agentrft.graders.sample import sample_from_episode, sample_object
+from agentrft.graders.score_model import ScoreModelGrader, ScoreModelSpec
+from agentrft.graders.spec import WITH_SECRETS, Setting
 from agentrft.graders.string_check import StringCheckGrader, StringCheckSpec
 from agentrft.graders.text_similarity import TextSimilarityGrader, TextSimilaritySpec
-from agentrft.protocols import Grader
-from agentrft.types import Episode, Grade, Item, StopReason
+from agentrft.protocols import ChatEndpoint, Grader, Judge, OpenJudge
+from agentrft.types import Episode, Grade, GradeError, Item, StopReason
 
-GraderSpec = Annotated[
-    StringCheckSpec | TextSimilaritySpec | PythonSpec | MultiSpec,
-    Field(discriminator="type"),
-]
+AnySpec = StringCheckSpec | TextSimilaritySpec | ScoreModelSpec | LabelModelSpec | PythonSpec | EndpointSpec | MultiSpec
+
+GraderSpec = Annotated[AnySpec, Field(discriminator="type")]
 """Any grader document, by its `type`."""
 
-AnySpec = StringCheckSpec | TextSimilaritySpec | PythonSpec | MultiSpec
 
-
-def _build_multi(spec: MultiSpec, base_dir: Path, param: str) -> Grader:
-    parts = {name: build_grader(part, base_dir, param=f"{param}.graders.{name}") for name, part in spec.graders.items()}
+def _build_multi(spec: MultiSpec, setting: Setting) -> Grader:
+    parts = {
+        name: _build(part, replace(setting, param=f"{setting.param}.graders.{name}"))
+        for name, part in spec.graders.items()
+    }
     return MultiGrader(spec, parts)
 
 
-GRADERS: dict[str, Callable[[Any, Path, str], Grader]] = {
-    "string_check": lambda spec, base_dir, param: StringCheckGrader(spec),
-    "text_similarity": lambda spec, base_dir, param: TextSimilarityGrader(spec),
-    "python": lambda spec, base_dir, param: PythonGrader(spec, base_dir, param=param),
+GRADERS: dict[str, Callable[[Any, Setting], Grader]] = {
+    "string_check": lambda spec, setting: StringCheckGrader(spec),
+    "text_similarity": lambda spec, setting: TextSimilarityGrader(spec, param=setting.param),
+    "score_model": lambda spec, setting: ScoreModelGrader(spec, setting.open_judge(spec.endpoint(), setting.param)),
+    "label_model": lambda spec, setting: LabelModelGrader(spec, setting.open_judge(spec.endpoint(), setting.param)),
+    "python": lambda spec, setting: PythonGrader(spec, setting.base_dir, param=setting.param),
+    "endpoint": lambda spec, setting: EndpointGrader(spec),
     "multi": _build_multi,
 }
-"""How each type is built from its spec, the folder that paths are relative to, and the field to blame."""
+"""How each type is built from its spec and what surrounds it."""
 
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(GraderSpec)
 
@@ -73,11 +80,34 @@ def _fields(place: Sequence[int | str]) -> list[str]:
     return fields
 
 
-def build_grader(spec: AnySpec | Mapping[str, Any], base_dir: Path, *, param: str = "grader") -> Grader:
-    """A grader ready to use; whoever gets it closes it. Raises UserError for a bad document or source."""
+def build_grader(
+    spec: AnySpec | Mapping[str, Any],
+    base_dir: Path,
+    *,
+    param: str = "grader",
+    open_judge: OpenJudge | None = None,
+) -> Grader:
+    """A grader ready to use; whoever gets it closes it.
+
+    `open_judge` reaches the models that `score_model` and `label_model` ask: `agentrft.engines.openai_chat.open_judge`
+    outside tests. Raises UserError for a bad document or source, and for a judge that cannot be opened.
+    """
     if isinstance(spec, Mapping):
         spec = parse_grader(spec, param=param)
-    return GRADERS[spec.type](spec, base_dir, param)
+    return _build(spec, Setting(base_dir=base_dir, param=param, open_judge=open_judge or _no_judge))
+
+
+def _build(spec: AnySpec, setting: Setting) -> Grader:
+    return GRADERS[spec.type](spec, setting)
+
+
+def _no_judge(endpoint: ChatEndpoint, param: str) -> Judge:
+    raise UserError(
+        f"`{param}` asks the model {endpoint.model!r}, and nothing here can reach a model; next step: pass "
+        "`open_judge=agentrft.engines.openai_chat.open_judge` to `build_grader`",
+        param=param,
+        code="invalid_grader",
+    )
 
 
 def item_paths(spec: AnySpec) -> tuple[tuple[str | int, ...], ...]:
@@ -88,34 +118,55 @@ def item_paths(spec: AnySpec) -> tuple[tuple[str | int, ...], ...]:
     return tuple(dict.fromkeys(reference.path for reference in spec.references() if reference.namespace == "item"))
 
 
+_OUTAGES = {
+    "engine": GradeError.MODEL_SERVER,
+    "grader": GradeError.UNRESPONSIVE_REWARD,
+    "sandbox": GradeError.PYTHON_SERVER,
+}
+
+
 async def grade_episode(grader: Grader, episode: Episode, item: Item) -> Grade:
-    """The grade of an episode, whatever happens: a fault is not graded, and what a grader raises is no grade."""
+    """The grade of an episode, whatever happens: a fault is not graded, and what a grader raises is no grade.
+
+    A BoundaryError of the grader's is an outage (`Grade.is_fault`), which training pauses for.
+    """
     if episode.stop_reason is StopReason.FAULT:
         return Grade(value=None, reason=f"the episode is a fault: {episode.fault}")
     started = time.perf_counter()
     try:
         grade = await grader.grade(sample_from_episode(episode), item, episode.trace_id)
     except BoundaryError as fault:
-        grade = Grade(value=None, reason=f"{fault.boundary}: {fault}")
+        kind = _OUTAGES.get(fault.boundary, GradeError.OTHER)
+        grade = Grade(value=None, reason=f"{fault.boundary}: {fault}", error=kind, is_fault=True)
     except Exception as error:  # a grader by someone else: its failure costs this grade, not the run
         trace = "".join(traceback.format_exception(error))
-        grade = Grade(value=None, reason=f"the grader raised {type(error).__name__}: {error}", traceback=trace)
+        reason = f"the grader raised {type(error).__name__}: {error}"
+        grade = Grade(value=None, reason=reason, traceback=trace, error=GradeError.OTHER)
     if grade.value is not None and not math.isfinite(grade.value):
-        grade = Grade(value=None, reason=f"the grader returned {grade.value}; expected a finite number")
-    return grade if grade.wall_s else dataclasses.replace(grade, wall_s=time.perf_counter() - started)
+        reason = f"the grader returned {grade.value}; expected a finite number"
+        grade = Grade(value=None, reason=reason, error=GradeError.OTHER)
+    return grade if grade.wall_s else replace(grade, wall_s=time.perf_counter() - started)
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    # Of objects the keys, of lists the length: what is inside may be headers.
+    if isinstance(value, Mapping):
+        text = f"{{{', '.join(map(str, value))}}}"
+    else:
+        text = f"a list of {len(value)}" if isinstance(value, list | tuple) else repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
 __all__ = [
     "GRADERS",
+    "WITH_SECRETS",
     "AnySpec",
+    "EndpointSpec",
     "GraderSpec",
+    "LabelModelSpec",
     "MultiSpec",
     "PythonSpec",
+    "ScoreModelSpec",
     "StringCheckSpec",
     "TextSimilaritySpec",
     "build_grader",

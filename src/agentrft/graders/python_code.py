@@ -5,8 +5,12 @@
 "0.5", numpy scalars, NaN and 32512 are no grade, with the reason, and never clamped into one. So are an exception (with
 its traceback), a timeout and a death. Limits: source 256 kB, 120 s by default, 2 GB memory, result 64 kB.
 
+The process is jailed (`agentrft.sandbox`): no files but Python's own, no network, no other process. Where the machine
+cannot enforce that the grader is refused; `isolation: process` runs it without a jail and stays in the job's document.
+`run_code(code, tests)` is there for code that the model wrote: see `agentrft.sandbox.run_code`.
+
 OpenAI's `image_tag` is accepted and kept, so that job documents stay portable; code runs with the packages installed
-here. What the process does not stop is said in `agentrft.sandbox.process`.
+here.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import ast
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,8 +27,9 @@ from pydantic import Field, field_validator, model_validator
 from agentrft.errors import SandboxFault, UserError
 from agentrft.graders.sample import sample_object
 from agentrft.graders.spec import Spec
-from agentrft.sandbox.process import ForkServer, Outcome, Program
-from agentrft.types import Grade, Item, Sample
+from agentrft.sandbox.layers import Isolation
+from agentrft.sandbox.process import ForkServer, Outcome, Program, jail_report
+from agentrft.types import Grade, GradeError, Item, Sample
 
 MAX_SOURCE_BYTES = 256_000
 _FUNCTION = "grade"
@@ -39,6 +45,8 @@ class PythonSpec(Spec):
     """Lowest and highest grade; anything outside is no grade."""
     timeout_s: float = Field(default=120.0, gt=0, le=600)
     """Wall-clock limit of one call."""
+    isolation: Isolation = "jail"
+    """`process` gives up the jail: only for code that may do whatever you may do."""
     image_tag: str | None = None
     """OpenAI's name for a set of packages; kept, see above."""
 
@@ -61,24 +69,33 @@ class PythonGrader:
     """Calls the user's function; owns a fork server, started at the first grade."""
 
     def __init__(self, spec: PythonSpec, base_dir: Path, *, param: str = "grader") -> None:
-        """Raises UserError when the source cannot be read, is not Python, or defines no fitting `grade`."""
+        """Raises UserError when the source is unusable, or this machine cannot jail it as `isolation` demands."""
         source, filename = _read(spec, base_dir, param)
         tree = _parse(source, filename, param)
         _check_function(tree, filename, param)
         self._spec = spec
         self._program = Program(source=source, function=_FUNCTION, filename=filename, imports=_imports(tree))
-        self._server = ForkServer()
+        _check_isolation(spec.isolation, param)
+        self._server = ForkServer(isolation=spec.isolation)
 
     async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
+        return (await self.grade_group([sample], item))[0]
+
+    async def grade_group(self, samples_G: Sequence[Sample], item: Item) -> list[Grade]:
+        """Grades of up to 16 samples of one item in one process, several times as fast; they can see each other."""
+        name = self._spec.name
         try:
-            outcome = await self._server.call(
-                self._program, [sample_object(sample), dict(item.fields)], timeout_s=self._spec.timeout_s
-            )
+            arguments_G = [(sample_object(sample), dict(item.fields)) for sample in samples_G]
+            found_G = await self._server.call_group(self._program, arguments_G, timeout_s=self._spec.timeout_s)
         except SandboxFault as fault:
-            return Grade(value=None, reason=f"grader {self._spec.name!r}: {fault}")
+            return [_without_process(name, fault) for _ in samples_G]
         except (TypeError, ValueError, RecursionError) as error:
-            return Grade(value=None, reason=f"the item cannot be handed to grader {self._spec.name!r}: {error}")
-        return self._judge(outcome)
+            reason = f"the item cannot be handed to grader {name!r}: {error}"
+            return [Grade(value=None, reason=reason, error=GradeError.SAMPLE_PARSE) for _ in samples_G]
+        return [
+            _without_process(name, found) if isinstance(found, SandboxFault) else self._judge(found)
+            for found in found_G
+        ]
 
     async def close(self) -> None:
         """Stop the worker; grades under way end without a number."""
@@ -88,7 +105,7 @@ class PythonGrader:
         name = self._spec.name
         if outcome.error is not None:
             reason = f"grader {name!r} raised {outcome.error}"
-            return Grade(value=None, reason=reason, traceback=outcome.traceback, wall_s=outcome.wall_s)
+            return self._failed(reason, outcome)
         low, high = self._spec.range
         value = outcome.value
         # The type as the child saw it and as it arrived: a child that lies about one fails by the other.
@@ -96,8 +113,28 @@ class PythonGrader:
         if not is_number or not low <= value <= high:  # bounds are finite: NaN, inf and huge ints are outside
             got = f"{_shown(value)} ({(outcome.kind or '').removeprefix('builtins.')})"
             reason = f"grader {name!r} returned {got}, expected a finite int or float from {low:g} to {high:g}"
-            return Grade(value=None, reason=reason, wall_s=outcome.wall_s)
+            return self._failed(reason, outcome)
         return Grade(value=float(value), wall_s=outcome.wall_s)
+
+    def _failed(self, reason: str, outcome: Outcome) -> Grade:
+        error = GradeError.PYTHON_RUNTIME
+        return Grade(value=None, reason=reason, traceback=outcome.traceback, wall_s=outcome.wall_s, error=error)
+
+
+def _without_process(name: str, fault: SandboxFault) -> Grade:
+    return Grade(value=None, reason=f"grader {name!r}: {fault}", error=GradeError.PYTHON_SERVER)
+
+
+def _check_isolation(isolation: Isolation, param: str) -> None:
+    if isolation == "process" or (refusal := jail_report().refusal) is None:
+        return
+    raise UserError(
+        f"Python graders cannot be jailed here: {refusal}; expected Linux with Landlock or unprivileged user "
+        "namespaces; next step: `agentrft doctor` shows what is missing; for a grader that you trust like your own "
+        "programs, set `isolation: process` on it",
+        param=f"{param}.isolation",
+        code="sandbox_unavailable",
+    )
 
 
 def _shown(value: object) -> str:

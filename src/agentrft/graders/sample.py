@@ -36,13 +36,14 @@ def sample_object(sample: Sample) -> dict[str, Any]:
         "output_json": _parsed(sample.output_text),
         "output_tools": tools,
         "choices": [{"index": 0, "message": message, "finish_reason": _FINISH.get(sample.stop_reason, "stop")}],
-        "messages": [_message(m) for m in sample.messages],
+        "messages": [message_object(m) for m in sample.messages],
         "n_calls": sample.n_calls,
         "stop_reason": str(sample.stop_reason),
     }
 
 
-def _message(message: Message) -> dict[str, Any]:
+def message_object(message: Message) -> dict[str, Any]:
+    """A message as chat completions carry it."""
     shown: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.role == "assistant":
         shown["tool_calls"] = [_call(call) for call in message.tool_calls]

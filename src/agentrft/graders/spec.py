@@ -1,12 +1,16 @@
-"""What all grader specs share."""
+"""What all grader specs share, and what a grader is built with."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agentrft.graders.template import Reference, Template
+from agentrft.protocols import OpenJudge
 
 
 def _check_template(text: str) -> str:
@@ -16,6 +20,33 @@ def _check_template(text: str) -> str:
 
 TemplateText = Annotated[str, AfterValidator(_check_template)]
 """Text with `{{item.…}}` and `{{sample.…}}` references, checked when the spec is read."""
+
+
+def _goes_up(value: tuple[float, float]) -> tuple[float, float]:
+    if not all(map(math.isfinite, value)) or value[0] >= value[1]:
+        raise ValueError(f"got {list(value)}, expected two finite numbers, the lower one first")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_goes_up)]
+"""Lowest and highest grade, both finite."""
+
+MASK = "**********"
+"""What stands for a secret in everything that is written or shown."""
+
+WITH_SECRETS = {"secrets": True}
+"""As `context` of `model_dump`: secrets as they are, for a document that will be run again. Masked without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where a grader is built."""
+
+    base_dir: Path
+    """What paths in the document are relative to."""
+    param: str
+    """The field that the document stands in, for errors."""
+    open_judge: OpenJudge
 
 
 class Spec(BaseModel):

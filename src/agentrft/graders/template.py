@@ -57,7 +57,7 @@ class Template:
     def fill(self, sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:
         """The text with every reference replaced; raises Missing."""
         spaces = {"sample": sample, "item": item}
-        return "".join(p if isinstance(p, str) else _text(p, spaces[p.namespace]) for p in self.parts)
+        return "".join(p if isinstance(p, str) else reference_text(p, spaces[p.namespace]) for p in self.parts)
 
 
 def _reference(inside: str) -> Reference:
@@ -78,7 +78,8 @@ def _reference(inside: str) -> Reference:
     return Reference(cast(Literal["item", "sample"], name), tuple(path))
 
 
-def _text(reference: Reference, space: Mapping[str, Any]) -> str:
+def reference_text(reference: Reference, space: Mapping[str, Any]) -> str:
+    """What `reference` stands for in its namespace, text as it is and anything else as JSON; raises Missing."""
     value: Any = space
     for step in reference.path:
         value = _follow(value, step)

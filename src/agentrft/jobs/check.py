@@ -19,6 +19,7 @@ from agentrft.data.check import ItemPath, check_dataset
 from agentrft.data.rows import Demonstration
 from agentrft.data.splits import check_overlap
 from agentrft.engines.models import SMOLLM2, context_tokens, load_tokenizer
+from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
 from agentrft.graders import build_grader, item_paths
 from agentrft.home import home
@@ -97,7 +98,7 @@ def _check_grader(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozens
         return frozenset()
     grader = reinforcement.grader
     with report.collecting():
-        build_grader(grader, base_dir, param=GRADER)
+        build_grader(grader, base_dir, param=GRADER, open_judge=open_judge)
         report.facts.append(("grader", f"{grader.name} ({grader.type})"))
     return frozenset(item_paths(grader))
 

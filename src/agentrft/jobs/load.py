@@ -187,6 +187,8 @@ def _expectation(detail: Any) -> str:
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, list | dict) and value:
+        return _kind(value)  # what is inside may be a grader's headers
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 

@@ -1,6 +1,7 @@
 """Runs a job's own code once on the first row of each split: what cannot be known from reading it.
 
-The grader grades an empty answer; the tools are opened and closed. Each gets at most ten seconds.
+The grader grades an empty answer, and so asks its judge or endpoint; the tools are opened and closed. Each gets at most
+ten seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from agentrft.errors import ToolFault, UserError
+from agentrft.engines.openai_chat import open_judge
+from agentrft.errors import BoundaryError, ToolFault, UserError
 from agentrft.graders import build_grader
 from agentrft.jobs.rows import split_param, split_path
 from agentrft.jobs.spec import JobSpec
@@ -30,7 +32,8 @@ def missing_grader() -> UserError:
 
 
 def probe_grader(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) -> list[str]:
-    """Warnings about answers without a number; raises UserError when the grader's own code raises.
+    """Warnings about answers without a number; raises UserError when the grader's own code raises, or what it asks (a
+    judge, an endpoint) cannot be reached.
 
     A grader that raises on a row names what the row does not have.
     """
@@ -69,7 +72,7 @@ def probe_tools(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) 
 
 async def _grade_empty(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) -> dict[str, Grade]:
     assert spec.method.reinforcement is not None
-    grader = build_grader(spec.method.reinforcement.grader, base_dir, param=GRADER)
+    grader = build_grader(spec.method.reinforcement.grader, base_dir, param=GRADER, open_judge=open_judge)
     grades: dict[str, Grade] = {}
     try:
         for split, item in first_items.items():
@@ -78,6 +81,13 @@ async def _grade_empty(spec: JobSpec, base_dir: Path, first_items: Mapping[str, 
                     grades[split] = await grader.grade(Sample(output_text=""), item, "trace_check")
             except TimeoutError:
                 grades[split] = Grade(value=None, reason=f"the grader gave no answer within {_PROBE_S:g} s")
+            except BoundaryError as fault:
+                raise UserError(
+                    f"the grader could not grade an empty answer to {split}, line {item.line}: {fault}; expected an "
+                    "answer from what it asks. Start it, or mend its address, model or key",
+                    param=GRADER,
+                    code="grader_unreachable",
+                ) from fault
     finally:
         await grader.close()
     return grades

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentrft.errors import UserError
+from agentrft.graders import WITH_SECRETS
 from agentrft.home import home
 from agentrft.jobs.load import parse_job
 from agentrft.jobs.models import JOB_FILE
@@ -72,12 +73,14 @@ def create_job(
         "fine_tuned_model": None,
         "spec": spec.model_dump(mode="json"),
     }
+    # Only the store keeps secrets, so that the job can be resumed; neither the id nor job.json knows them.
+    runnable = spec.model_dump(mode="json", context=WITH_SECRETS)
     # The folder's own place on the disk is left out: the same files elsewhere are the same job.
     digested = {key: value for key, value in document.items() if key != "base_dir"}
     for copy in itertools.count():
         job_id = job_id_of(digested, copy)
         try:
-            store.create_job({"id": job_id, "status": "queued", **document})
+            store.create_job({"id": job_id, "status": "queued", **document, "spec": runnable})
         except UserError as error:
             if error.code != "job_exists":
                 raise

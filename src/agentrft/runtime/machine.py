@@ -16,6 +16,8 @@ from typing import Literal
 import psutil
 
 from agentrft.home import home
+from agentrft.sandbox.layers import LAYERS, Report
+from agentrft.sandbox.process import jail_report
 from agentrft.store import sqlite_driver
 
 TORCH_PACKAGES = ("torch", "transformers", "peft", "safetensors")
@@ -43,6 +45,7 @@ def examine() -> list[tuple[str, list[Fact]]]:
         ("Machine", list(_machine())),
         ("Numbers", list(_numbers())),
         ("Packages", list(_packages())),
+        ("Sandbox", sandbox_facts(jail_report())),
         ("Models", list(_models())),
         ("State", list(_state())),
     ]
@@ -119,6 +122,22 @@ def _packages() -> Iterator[Fact]:
         version = _version(name)
         if version or name not in TORCH_PACKAGES:
             yield Fact(name=name, value=version or "not installed", state="ok" if version else "bad")
+
+
+def sandbox_facts(report: Report) -> list[Fact]:
+    """What confines Python graders here: whether they run at all, every layer that holds, every one that does not."""
+    refusal = report.refusal
+    advice = (
+        "Linux with Landlock or unprivileged user namespaces can jail them; graders that you trust like your own "
+        "programs run with `isolation: process`."
+    )
+    verdict = Fact(name="python graders", value="jailed")
+    if refusal is not None:
+        verdict = Fact(name="python graders", value=f"refused: {refusal}", state="warn", advice=advice)
+    enforced = [label for layer, label in LAYERS.items() if layer in report.enforced]
+    missing = [f"{LAYERS[layer]} ({why})" for layer, why in report.missing.items()]
+    facts = [verdict, Fact(name="enforced", value=", ".join(enforced) or "nothing")]
+    return [*facts, Fact(name="not enforced", value="; ".join(missing))] if missing else facts
 
 
 def _models() -> Iterator[Fact]:

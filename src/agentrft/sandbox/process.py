@@ -1,23 +1,27 @@
-"""Untrusted Python functions, each call in a fresh process: reward integrity at about two milliseconds a call.
+"""Untrusted Python functions, each call in a fresh process: the parent's side of the sandbox.
 
-One warm interpreter (`worker.py`, started with a clean environment and no user site) forks one child per call. A child
-has its own session, a wall-clock limit enforced by SIGKILL to its process group, limits on processor time, memory, open
-files and file size, no core dumps, no descriptors but its own, and answers once, in a frame with a random nonce. What
-one model output does to its interpreter is gone with the child, so it cannot touch the next grade.
+One warm interpreter (`worker.py`, started with a clean environment and no user site) forks one child per call, or one
+for a group of calls. A child has its own session, a wall-clock limit enforced by SIGKILL, limits on processor time,
+memory, open files and file size, no descriptors but its own, and answers in frames with a random nonce. What one model
+output does to its interpreter is gone with the child, so it cannot touch the next grade. Everything that comes back is
+data: JSON of bounded size and expected shape, or a fault.
 
-What this does NOT stop (that is the confined sandbox's job, not this module's): reading and writing files that the user
-running agentrft may read and write, the network, starting processes that detach themselves from the group, reading the
-nonce out of the child's own memory to forge its own grade, kernel exploits. So: graders are trusted code here, and
-model output is data to them. macOS does not enforce every limit. There is no Windows version (no fork).
+`isolation="jail"` (Linux, the default) adds what `jail` and `child` switch on: namespaces, a read-only root with
+nothing of the user's in it, Landlock, a system-call filter. The worker tries forbidden things when it starts, and
+`call` raises SandboxFault when this machine enforces too little. `isolation="process"` has none of that: such code may
+do whatever the user running agentrft may do, so it is for trusted code only. docs/sandbox.md says what neither of them
+stops. There is no Windows version (no fork).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
+import platform
 import secrets
 import signal
 import socket
@@ -30,9 +34,17 @@ from pathlib import Path
 from typing import Any
 
 from agentrft.errors import SandboxFault
+from agentrft.sandbox.layers import LAYERS, Isolation, Report, read_report
 
-_WORKER = Path(__file__).with_name("worker.py")
+MAX_GROUP = 16
+"""Calls that may share one child: the samples of one prompt."""
+
+_PACKAGE = Path(__file__).parents[2]
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from agentrft.sandbox.worker import main; "
+_RUN = _START + "sys.path.remove(sys.argv[1]); main(int(sys.argv[2]), sys.argv[3])"
 _LENGTH = struct.Struct(">I")
+_MAX_FRAME_BYTES = 65_536  # an answer or printed text of 64,000 bytes, or a header
+_START_S = 30.0
 _GRACE_S = 10.0  # beyond a call's own limit, before the worker itself counts as stuck (importing numpy takes 0.2 s)
 
 
@@ -48,7 +60,7 @@ class Outcome:
     """`ZeroDivisionError: division by zero`, when the call raised."""
     traceback: str | None
     output: str
-    """What the call printed, 64 kB at most."""
+    """What the call printed, 64 kB at most; for a call of a group, what the whole group printed."""
     wall_s: float
 
 
@@ -70,51 +82,80 @@ class ForkServer:
     May serve one event loop after another, not two at once. `close()` may be called twice.
     """
 
-    def __init__(self, *, max_children: int | None = None, memory_bytes: int = 2_000_000_000) -> None:
+    def __init__(
+        self, *, isolation: Isolation = "jail", max_children: int | None = None, memory_bytes: int = 2_000_000_000
+    ) -> None:
+        self.isolation: Isolation = isolation
         self._max_children = max_children or max(2, os.cpu_count() or 2)
         self._slots = asyncio.Semaphore(self._max_children)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._memory_bytes = memory_bytes
         self._worker: _Worker | None = None
+        self._starting = asyncio.Lock()
         self._ids = itertools.count()
         self._closed = False
+
+    async def report(self) -> Report:
+        """What confines the worker, which is started for it. Raises SandboxFault where that is too little."""
+        return (await self._started_worker()).report
 
     async def call(self, program: Program, arguments: Sequence[Any], *, timeout_s: float) -> Outcome:
         """`program.function(*arguments)` in a fresh process; what the code itself raises is in the outcome.
 
         Arguments must be JSON-able (else TypeError or ValueError). Raises SandboxFault for a timeout, a death, a broken
-        protocol or a closed server; the message starts with "it" or names the part.
+        protocol, a closed server or a machine without a jail; the message starts with "it" or names the part.
         """
-        request = {
-            "source": program.source,
-            "function": program.function,
-            "filename": program.filename,
-            "arguments": list(arguments),
-        }
+        (found,) = await self.call_group(program, [arguments], timeout_s=timeout_s)
+        if isinstance(found, SandboxFault):
+            raise found
+        return found
+
+    async def call_group(
+        self, program: Program, arguments_G: Sequence[Sequence[Any]], *, timeout_s: float
+    ) -> list[Outcome | SandboxFault]:
+        """One call after another in one fresh process, which runs the source once: several times as fast as `call`.
+
+        Up to MAX_GROUP calls that may see each other's traces: samples of one prompt, never of two. `timeout_s` is for
+        each. A death costs the calls that had not answered. Raises as `call` does when nothing could be started.
+        """
+        if not 1 <= len(arguments_G) <= MAX_GROUP:
+            raise ValueError(f"got {len(arguments_G)} calls for one process, expected 1 to {MAX_GROUP}")
+        calls = [(program.function, list(arguments)) for arguments in arguments_G]
+        request = {"source": program.source, "filename": program.filename, "calls": calls}
         payload = json.dumps(request).encode()
         if self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
             self._slots = asyncio.Semaphore(self._max_children)
+            self._starting = asyncio.Lock()
         async with self._slots:
-            if self._closed:
-                raise SandboxFault("the sandbox is closed")
-            if self._worker is None or not self._worker.alive:
-                await self._drop_worker()
-                self._worker = _Worker()
+            worker = await self._started_worker()
             header = {
                 "op": "call",
                 "id": next(self._ids),
                 "nonce": secrets.token_hex(8),
+                "n_calls": len(calls),
                 "timeout_s": timeout_s,
                 "memory_bytes": self._memory_bytes,
                 "imports": list(program.imports),
             }
-            return await self._worker.call(header, payload)
+            return await worker.call(header, payload)
 
     async def close(self) -> None:
         """Stop the worker and every call in it; these end with SandboxFault."""
         self._closed = True
         await self._drop_worker()
+
+    async def _started_worker(self) -> _Worker:
+        async with self._starting:
+            if self._closed:
+                raise SandboxFault("the sandbox is closed")
+            if self._worker is None or not self._worker.alive:
+                await self._drop_worker()
+                self._worker = await _Worker.start(self.isolation)
+                if self._closed:
+                    await self._drop_worker()
+                    raise SandboxFault("the sandbox is closed")
+            return self._worker
 
     async def _drop_worker(self) -> None:
         worker, self._worker = self._worker, None
@@ -125,33 +166,47 @@ class ForkServer:
 class _Worker:
     """One worker process and the calls in flight in it."""
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", str(_WORKER), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=_clean_environment(),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        ours.setblocking(False)
+    def __init__(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
+        self._process = process
         self._socket = ours
-        self._waiting: dict[int, asyncio.Future[tuple[dict[str, Any], bytes, bytes]]] = {}
+        self._waiting: dict[int, asyncio.Future[tuple[dict[str, Any], bytes, list[bytes]]]] = {}
+        self._sizes: dict[int, int] = {}
         self._sending = asyncio.Lock()
         self.alive = True
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        self.report = Report(isolation="process")
+        self._reader: asyncio.Task[None] | None = None
 
-    async def call(self, header: dict[str, Any], payload: bytes) -> Outcome:
+    @classmethod
+    async def start(cls, isolation: Isolation) -> _Worker:
+        """A worker that has said what confines it. Raises SandboxFault when that is not enough."""
+        if isolation == "jail" and (refusal := platform_refusal()) is not None:
+            raise SandboxFault(f"the sandbox refuses to run: {refusal}")
+        worker = cls(*start_process(isolation))
+        try:
+            async with asyncio.timeout(_START_S):
+                worker.report = read_report(await worker._frame())
+        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError):
+            await worker.stop()
+            raise SandboxFault("the sandbox's worker did not start") from None
+        except BaseException:
+            worker._kill()
+            worker._socket.close()
+            worker._process.wait()
+            raise
+        if worker.report.isolation != isolation or worker.report.refusal is not None:
+            await worker.stop()
+            raise SandboxFault(f"the sandbox refuses to run: {worker.report.refusal or 'it is not the one asked for'}")
+        worker._reader = asyncio.get_running_loop().create_task(worker._read())
+        return worker
+
+    async def call(self, header: dict[str, Any], payload: bytes) -> list[Outcome | SandboxFault]:
         future = asyncio.get_running_loop().create_future()
         self._waiting[header["id"]] = future
+        self._sizes[header["id"]] = header["n_calls"]
         try:
             await self._send(json.dumps(header).encode(), payload)
-            async with asyncio.timeout(header["timeout_s"] + _GRACE_S):
-                answer, body, output = await future
+            async with asyncio.timeout(header["timeout_s"] * header["n_calls"] + _GRACE_S):
+                answer, output, bodies = await future
         except TimeoutError:
             self._kill()
             raise SandboxFault("the sandbox's worker stopped answering and was killed") from None
@@ -161,16 +216,18 @@ class _Worker:
             raise
         finally:
             self._waiting.pop(header["id"], None)
-        if answer["fault"] is not None:
-            raise SandboxFault(answer["fault"])
-        return _outcome(body, output, answer["wall_s"])
+            self._sizes.pop(header["id"], None)
+        missing = header["n_calls"] - len(bodies)
+        found = [_outcome(body, output, wall_s) for body, wall_s in zip(bodies, answer["wall_s"], strict=True)]
+        return [*found, *(SandboxFault(answer["fault"]) for _ in range(missing))]
 
     async def stop(self) -> None:
         self.alive = False
         self._kill()
-        self._reader.cancel()
-        if not self._reader.done():
-            await asyncio.wait([self._reader])
+        if self._reader is not None:
+            self._reader.cancel()
+            if not self._reader.done():
+                await asyncio.wait([self._reader])
         self._socket.close()
         await asyncio.to_thread(self._process.wait)
 
@@ -192,13 +249,20 @@ class _Worker:
     async def _read(self) -> None:
         try:
             while True:
-                header = json.loads(await self._frame())
-                body, output = await self._frame(), await self._frame()
+                header = _response(await self._frame())
+                output = await self._frame()
+                bodies = [await self._frame() for _ in header["wall_s"]]
                 future = self._waiting.get(header["id"])
-                if future is not None and not future.done():
-                    future.set_result((header, body, output))
+                if future is None or future.done():
+                    continue
+                n_calls = self._sizes[header["id"]]
+                if len(bodies) > n_calls or (len(bodies) < n_calls) != (header["fault"] is not None):
+                    raise ValueError("not as many answers as calls")
+                future.set_result((header, output, bodies))
         except (OSError, EOFError):
             pass
+        except (ValueError, RecursionError):
+            self._kill()
         finally:
             self.alive = False
             for future in self._waiting.values():
@@ -207,6 +271,8 @@ class _Worker:
 
     async def _frame(self) -> bytes:
         (length,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
+        if length > _MAX_FRAME_BYTES:
+            raise ValueError("a frame larger than any answer")
         return await self._exactly(length)
 
     async def _exactly(self, count: int) -> bytes:
@@ -220,7 +286,70 @@ class _Worker:
         return data
 
 
-def _outcome(body: bytes, output: bytes, wall_s: float) -> Outcome:
+@functools.cache
+def jail_report() -> Report:
+    """What a jail on this machine is confined by; starts one and ends it, about 0.2 s, once in a process's life."""
+    if (refusal := platform_refusal()) is not None:
+        return Report(isolation="jail", missing=dict.fromkeys(LAYERS, refusal))
+    process, ours = start_process("jail")
+    try:
+        ours.settimeout(_START_S)
+        frame = _receive(ours, _LENGTH.unpack(_receive(ours, _LENGTH.size))[0])
+        return read_report(frame)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError):
+        return Report(isolation="jail", missing=dict.fromkeys(LAYERS, "the sandbox's worker did not start"))
+    finally:
+        ours.close()
+        process.kill()
+        process.wait()
+
+
+def platform_refusal() -> str | None:
+    """Why there can be no jail on this operating system; None on Linux."""
+    return None if sys.platform == "linux" else f"it needs Linux, this is {platform.system()}"
+
+
+def _receive(ours: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < min(count, _MAX_FRAME_BYTES):
+        chunk = ours.recv(count - len(data))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return data
+
+
+def start_process(isolation: Isolation) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A worker, and our end of its socket, which is non-blocking; its first frame is its report."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-s", "-P", "-c", _RUN, str(_PACKAGE), str(theirs.fileno()), isolation],
+            pass_fds=[theirs.fileno()],
+            env=_clean_environment(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    ours.setblocking(False)
+    return process, ours
+
+
+def _response(frame: bytes) -> dict[str, Any]:
+    """A response's header; raises ValueError for anything else, though the worker is ours: its children are not."""
+    found = json.loads(frame)
+    if not isinstance(found, dict) or set(found) != {"id", "fault", "wall_s"} or type(found["id"]) is not int:
+        raise ValueError("not a response")
+    is_sound = found["fault"] is None or isinstance(found["fault"], str)
+    walls = found["wall_s"]
+    if not is_sound or type(walls) is not list or len(walls) > MAX_GROUP or any(type(w) is not float for w in walls):
+        raise ValueError("not a response")
+    return found
+
+
+def _outcome(body: bytes, output: bytes, wall_s: float) -> Outcome | SandboxFault:
     """The child's answer, which is untrusted: anything but the expected shape is a fault."""
     try:
         found = json.loads(body)
@@ -230,7 +359,7 @@ def _outcome(body: bytes, output: bytes, wall_s: float) -> Outcome:
         if not is_sound or (kind is None) == (error is None):
             raise ValueError
     except (ValueError, AttributeError, RecursionError):
-        raise SandboxFault("it answered with something that is not a result") from None
+        return SandboxFault("it answered with something that is not a result")
     return Outcome(
         value=found.get("value"),
         kind=kind,

@@ -1,54 +1,65 @@
-"""The warm interpreter behind `agentrft.sandbox.process`: imports once, then forks one child for every call.
+"""The warm interpreter behind `agentrft.sandbox.process`: imports once, then forks one child for every request.
 
-Run as a script, standard library only. Speaks over the socket whose number is its first argument; frames are a 4-byte
-big-endian length and the bytes. A request is a JSON header `{op, id, nonce, timeout_s, memory_bytes, imports}` and, for
-`op: call`, a payload frame that only the child reads: this process never parses untrusted data. A response is a JSON
-header `{id, fault, wall_s}`, the child's answer and what the child printed. When the socket closes, everything dies.
+Standard library only. Speaks over the socket whose number it is given; frames are a 4-byte big-endian length and the
+bytes. First it says what confines it (`layers.Report`). A request is a JSON header `{op, id, nonce, n_calls, timeout_s,
+memory_bytes, imports}` and, for `op: call`, a payload frame that only the child reads: this process never parses
+untrusted data, and wipes the payload once the child has it. A response is a JSON header `{id, fault, wall_s}` (one
+`wall_s` for each answer), what the child printed, and the child's answers. When the socket closes, everything dies.
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
-import linecache
 import os
-import resource
 import selectors
 import signal
 import socket
 import struct
 import sys
 import time
-import traceback
-import types
 
-MAX_ANSWER_BYTES = 64_000
+from agentrft.sandbox import child as inside
+from agentrft.sandbox.jail import enter
+from agentrft.sandbox.layers import Report
+from agentrft.sandbox.probe import examine
+
 MAX_OUTPUT_BYTES = 64_000
-MAX_TRACEBACK_CHARS = 8_000
+MAX_REQUEST_BYTES = 1_100_000  # of one `run_code`
 # Imported here once instead of in every child; anything else a grader imports is imported by its own child.
 WARM = frozenset(
     {
-        *("bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "difflib", "enum", "fractions"),
-        *("functools", "hashlib", "heapq", "itertools", "json", "math", "numbers", "numpy", "operator", "random"),
-        *("rapidfuzz", "re", "statistics", "string", "textwrap", "typing", "unicodedata"),
+        *("array", "ast", "base64", "bisect", "collections", "copy", "csv", "dataclasses", "datetime", "decimal"),
+        *("difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "numbers"),
+        *("operator", "random", "re", "statistics", "string", "struct", "textwrap", "typing", "unicodedata", "zlib"),
+        *("deepdiff", "jsonschema", "nltk", "numpy", "pandas", "pydantic", "rapidfuzz", "rouge_score", "scipy"),
+        *("sklearn", "sqlparse", "sympy", "yaml"),
     }
 )
+_SUBMODULES = {"rapidfuzz": ("rapidfuzz.fuzz", "rapidfuzz.distance"), "scipy": ("scipy.stats", "scipy.spatial")}
 _LENGTH = struct.Struct(">I")
-_PR_SET_PDEATHSIG = 1
+_REPLY = struct.Struct(">cI")
+_TOO_LONG = "it ran longer than {:g} s and was stopped"
 
 
 class Child:
-    """One running call."""
+    """One running request, or the second child that a request asked for."""
 
-    def __init__(self, header, pid, answer_fd, output_fd):
+    def __init__(self, header, pid, channel, output_fd, outer=None):
         self.id = header["id"]
         self.nonce = header["nonce"].encode()
+        self.n_calls = header["n_calls"]
         self.timeout_s = header["timeout_s"]
+        self.memory_bytes = header["memory_bytes"]
         self.pid = pid
-        self.answer_fd = answer_fd
+        self.channel = channel
         self.output_fd = output_fd
-        self.answer = bytearray()
+        self.outer = outer
+        self.inner = None
+        self.received = bytearray()
+        self.pending = bytearray()
+        self.answers = []
+        self.wall_s = []
         self.output = bytearray()
         self.started = time.monotonic()
 
@@ -56,42 +67,52 @@ class Child:
     def deadline(self):
         return self.started + self.timeout_s
 
-    def body(self):
-        """The answer once it is whole: None while it is not; raises ValueError when it is not one."""
-        head = len(self.nonce) + _LENGTH.size
-        if not self.nonce.startswith(bytes(self.answer[: len(self.nonce)])):
+    def next_frame(self):
+        """(letter, milliseconds, body) once a frame is whole: None while it is not; ValueError when it is not one."""
+        n_nonce, n_head = len(self.nonce), len(self.nonce) + inside.HEAD.size
+        is_unasked = self.received and (self.inner is not None or len(self.answers) == self.n_calls)
+        if is_unasked or not self.nonce.startswith(bytes(self.received[:n_nonce])):
             raise ValueError("it wrote to a descriptor that is not its own")
-        if len(self.answer) < head:
+        if len(self.received) < n_head:
             return None
-        (length,) = _LENGTH.unpack_from(self.answer, len(self.nonce))
-        if length > MAX_ANSWER_BYTES:
-            raise ValueError(f"its result is larger than {MAX_ANSWER_BYTES} bytes")
-        if len(self.answer) > head + length:
+        kind, length, milliseconds = inside.HEAD.unpack_from(self.received, n_nonce)
+        limit = {b"a": inside.MAX_ANSWER_BYTES, b"r": MAX_REQUEST_BYTES}.get(kind, -1)
+        if limit < 0:
             raise ValueError("it wrote to a descriptor that is not its own")
-        return bytes(self.answer[head:]) if len(self.answer) == head + length else None
+        if length > limit:
+            raise ValueError(f"its result is larger than {limit} bytes")
+        if len(self.received) < n_head + length:
+            return None
+        body = bytes(self.received[n_head : n_head + length])
+        del self.received[: n_head + length]
+        return kind, milliseconds, body
 
 
 class Worker:
-    def __init__(self, control):
+    def __init__(self, control, world):
         self.control = control
+        self.world = world
         self.selector = selectors.DefaultSelector()
         self.selector.register(control, selectors.EVENT_READ, None)
-        self.children = {}
-        self.die_with_parent = _die_with_parent()
+        self.children = set()
 
     def run(self):
         while True:
-            nearest = min((child.deadline for child in self.children.values()), default=None)
+            nearest = min((child.deadline for child in self.children), default=None)
             wait_s = None if nearest is None else max(0.0, nearest - time.monotonic())
-            for key, _ in self.selector.select(wait_s):
+            for key, mask in self.selector.select(wait_s):
                 if key.data is None:
                     if not self.take_request():
                         return
-                elif key.data.id in self.children:
+                    continue
+                if mask & selectors.EVENT_WRITE and key.data in self.children:
+                    self.write(key.data)
+                if mask & selectors.EVENT_READ and key.data in self.children:
                     self.read(key.data, key.fd)
             now = time.monotonic()
-            for child in [c for c in self.children.values() if c.deadline <= now]:
-                self.finish(child, fault=f"it ran longer than {child.timeout_s:g} s and was stopped")
+            for child in [c for c in self.children if c.deadline <= now]:
+                if child in self.children:
+                    self.finish(child, fault=_TOO_LONG.format(child.timeout_s))
 
     def take_request(self):
         raw = receive(self.control)
@@ -99,47 +120,51 @@ class Worker:
             return False
         header = json.loads(raw)
         if header["op"] == "cancel":
-            if header["id"] in self.children:
-                self.finish(self.children[header["id"]], fault="it was cancelled")
+            for child in [c for c in self.children if c.outer is None and c.id == header["id"]]:
+                self.finish(child, fault="it was cancelled")
             return True
         payload = receive(self.control)
         if payload is None:
             return False
-        self.start(header, payload)
+        self.warm_up(header["imports"])
+        try:
+            self.start(header, payload)
+        except OSError as error:
+            self.respond({"id": header["id"], "fault": f"cannot fork: {error}", "wall_s": []}, b"", [])
         return True
 
-    def start(self, header, payload):
-        self.warm_up(header["imports"])
-        answer_read, answer_write = os.pipe()
+    def start(self, header, payload, outer=None):
+        """Fork a child for the request; raises OSError."""
+        ours, theirs = socket.socketpair()
         output_read, output_write = os.pipe()
         try:
             pid = os.fork()
-        except OSError as error:
-            for fd in (answer_read, answer_write, output_read, output_write):
+        except OSError:
+            for fd in (ours.detach(), theirs.detach(), output_read, output_write):
                 os.close(fd)
-            self.respond({"id": header["id"], "fault": f"cannot fork: {error}", "wall_s": 0.0}, b"", b"")
-            return
+            raise
         if pid == 0:
             try:
-                confine(header, answer_write, output_write, self.die_with_parent)
-                answer(header, payload)
+                self.world.confine(header, theirs.fileno(), output_write)
+                inside.serve(header, payload)
             finally:
-                os._exit(70)
-        os.close(answer_write)
+                inside.leave()
+        payload[:] = bytes(len(payload))  # later children are copies of this process
+        theirs.close()
         os.close(output_write)
-        child = Child(header, pid, answer_read, output_read)
-        self.children[child.id] = child
-        for fd in (answer_read, output_read):
+        child = Child(header, pid, ours.detach(), output_read, outer)
+        self.children.add(child)
+        for fd in (child.channel, child.output_fd):
             os.set_blocking(fd, False)
             self.selector.register(fd, selectors.EVENT_READ, child)
+        return child
 
     def warm_up(self, imports):
         fresh = [name for name in imports if name in WARM and name not in sys.modules]
         for name in fresh:
             with contextlib.suppress(ImportError):
-                importlib.import_module(name)
-                if name == "rapidfuzz":
-                    importlib.import_module("rapidfuzz.fuzz")
+                for module in (name, *_SUBMODULES.get(name, ())):
+                    importlib.import_module(module)
         if fresh:
             gc.collect()
             gc.freeze()
@@ -149,29 +174,58 @@ class Worker:
             data = os.read(fd, 65536)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # it died without reading all that was written to it
+            data = b""
         if fd == child.output_fd:
             if data:
                 child.output += data[: MAX_OUTPUT_BYTES - len(child.output)]
             else:
                 self.selector.unregister(fd)
             return
-        child.answer += data
+        child.received += data
         try:
-            body = child.body()
+            while (frame := child.next_frame()) is not None:
+                self.take_frame(child, *frame)
+            if len(child.answers) == child.n_calls:
+                self.finish(child)
+            elif not data:
+                self.finish(child, has_died=True)
         except ValueError as error:
             self.finish(child, fault=str(error))
-            return
-        if body is not None:
-            self.finish(child, body=body)
-        elif not data:
-            self.finish(child)
 
-    def finish(self, child, body=b"", fault=None):
-        """Kill what is left of a call and report it; without a body or a fault it died unasked."""
-        del self.children[child.id]
+    def take_frame(self, child, kind, milliseconds, body):
+        if kind == b"a":
+            now = time.monotonic()
+            child.wall_s.append(now - child.started)
+            child.answers.append(body)
+            child.started = now  # each call of a group has the whole time
+            if child.outer is not None and sum(map(len, child.answers)) > MAX_REQUEST_BYTES:
+                raise ValueError(f"its results are larger than {MAX_REQUEST_BYTES} bytes")
+            return
+        if child.outer is not None:
+            raise ValueError("code run by `run_code` cannot use it itself")
+        n_calls = int.from_bytes(body[: _LENGTH.size], "big") if len(body) >= _LENGTH.size else 0
+        timeout_s = min(milliseconds / 1000, max(0.0, child.deadline - time.monotonic()))
+        if not 1 <= n_calls <= 10_000:
+            raise ValueError("it wrote to a descriptor that is not its own")
+        header = {"id": child.id, "nonce": os.urandom(8).hex(), "n_calls": n_calls, "timeout_s": timeout_s}
+        try:
+            child.inner = self.start(
+                {**header, "memory_bytes": child.memory_bytes}, bytearray(body[_LENGTH.size :]), outer=child
+            )
+        except OSError as error:
+            raise ValueError(f"cannot fork: {error}") from None
+
+    def finish(self, child, fault=None, has_died=False):
+        """Kill what is left of a request and report it."""
+        self.children.discard(child)
+        if fault is not None and len(child.answers) == child.n_calls:
+            child.answers, child.wall_s = [], []  # it answered and went on writing: none of it counts
+        if child.inner is not None:
+            self.finish(child.inner, fault="its caller ended")
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        if fault is None and not body:
+        if has_died:
             fault = _cause_of_death(os.waitpid(child.pid, 0)[1])
         else:
             with contextlib.suppress(ProcessLookupError):
@@ -180,37 +234,66 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             while len(child.output) < MAX_OUTPUT_BYTES and (data := os.read(child.output_fd, 65536)):
                 child.output += data[: MAX_OUTPUT_BYTES - len(child.output)]
-        for fd in (child.answer_fd, child.output_fd):
+        for fd in (child.channel, child.output_fd):
             with contextlib.suppress(KeyError):
                 self.selector.unregister(fd)
             os.close(fd)
-        wall_s = time.monotonic() - child.started
-        self.respond({"id": child.id, "fault": fault, "wall_s": wall_s}, body, bytes(child.output))
+        if child.outer is None:
+            header = {"id": child.id, "fault": fault, "wall_s": child.wall_s}
+            self.respond(header, bytes(child.output), child.answers)
+        elif child.outer in self.children:
+            self.hand_back(child, fault)
 
-    def respond(self, header, body, output):
-        for part in (json.dumps(header).encode(), body, output):
-            self.control.sendall(_LENGTH.pack(len(part)) + part)
+    def hand_back(self, inner, fault):
+        """Give the answers of a second child to the one that asked for it, as fast as that one reads."""
+        outer = inner.outer
+        outer.inner = None
+        for body in inner.answers:
+            outer.pending += _REPLY.pack(b"a", len(body)) + body
+        if fault is not None:
+            outer.pending += _REPLY.pack(b"f", len(fault.encode())) + fault.encode()
+        self.selector.modify(outer.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, outer)
+
+    def write(self, child):
+        try:
+            del child.pending[: os.write(child.channel, child.pending[:65536])]
+        except BlockingIOError:
+            return
+        except OSError:  # it has gone; reading will show how
+            child.pending.clear()
+        if not child.pending:
+            self.selector.modify(child.channel, selectors.EVENT_READ, child)
+
+    def respond(self, header, output, answers):
+        for part in (json.dumps(header).encode(), output, *answers):
+            send(self.control, part)
 
     def kill_all(self):
-        for child in self.children.values():
+        for child in self.children:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
 
 
+def send(control, frame):
+    control.sendall(_LENGTH.pack(len(frame)) + frame)
+
+
 def receive(control):
-    """One frame, or None at the end of the stream."""
+    """One frame as bytes that can be wiped, or None at the end of the stream."""
     head = _receive_exactly(control, _LENGTH.size)
     return None if head is None else _receive_exactly(control, _LENGTH.unpack(head)[0])
 
 
 def _receive_exactly(control, count):
-    data = bytearray()
-    while len(data) < count:
-        chunk = control.recv(min(count - len(data), 1 << 20))
-        if not chunk:
+    data = bytearray(count)
+    view, have = memoryview(data), 0
+    while have < count:
+        n_read = control.recv_into(view[have:], min(count - have, 1 << 20))
+        if not n_read:
             return None
-        data += chunk
-    return bytes(data)
+        have += n_read
+    view.release()
+    return data
 
 
 def _cause_of_death(status):
@@ -222,103 +305,21 @@ def _cause_of_death(status):
     return f"its process left with status {os.WEXITSTATUS(status)} before answering"
 
 
-def _die_with_parent():
-    """A function that makes the calling process die with its parent, where the system can (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-# ---------------------------------------------------------------------------------------------------------- the child
-
-
-def confine(header, answer_fd, output_fd, die_with_parent):
-    """Own session, own descriptors (0 empty, 1 and 2 captured, 3 the answer), resource limits."""
-    os.setsid()
-    die_with_parent()
-    empty = os.open(os.devnull, os.O_RDONLY)
-    # Upwards first: a plain dup2 chain could overwrite a descriptor that is still needed.
-    high = [os.dup(fd) for fd in (answer_fd, output_fd, empty)]
-    for source, target in ((high[2], 0), (high[1], 1), (high[1], 2), (high[0], 3)):
-        os.dup2(source, target)
-    os.closerange(4, 4096)
-    cpu_s = int(header["timeout_s"]) + 2
-    for limit, value in (
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, header["memory_bytes"]),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_FSIZE, 1_000_000),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        with contextlib.suppress(ValueError, OSError):  # macOS does not take every limit
-            resource.setrlimit(limit, (value, value))
-
-
-def answer(header, payload):
-    try:
-        found = call(json.loads(payload))
-    except BaseException as error:
-        found = {"error": _describe(error), "traceback": _trace(error)}
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    body = json.dumps(found).encode()
-    if len(body) > MAX_ANSWER_BYTES:
-        body = json.dumps({"error": f"the result is larger than {MAX_ANSWER_BYTES} bytes", "traceback": None}).encode()
-    frame = header["nonce"].encode() + _LENGTH.pack(len(body)) + body
-    while frame:
-        frame = frame[os.write(3, frame) :]
-    os._exit(0)
-
-
-def call(request):
-    """Run the source, call its function; the value as JSON if it has such a form, and its exact type."""
-    name = request["filename"]
-    module = types.ModuleType("__grader__")
-    module.__file__ = name
-    sys.modules["__grader__"] = module  # dataclasses, pydantic, pickle and get_type_hints look their module up
-    namespace = module.__dict__
-    source = request["source"]
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    exec(compile(source, name, "exec"), namespace)
-    value = namespace[request["function"]](*request["arguments"])
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    try:
-        shown = json.loads(json.dumps(value))
-    except Exception:
-        shown = None
-    return {"type": kind, "value": shown}
-
-
-def _describe(error):
-    try:
-        text = str(error)
-    except BaseException:
-        text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text}"[:2000] if text else type(error).__name__
-
-
-def _trace(error):
-    try:
-        tail = error.__traceback__.tb_next.tb_next if error.__traceback__ and error.__traceback__.tb_next else None
-        text = "".join(traceback.format_exception(type(error), error, tail))
-    except BaseException:
-        return None
-    return text if len(text) <= MAX_TRACEBACK_CHARS else "…" + text[-MAX_TRACEBACK_CHARS:]
-
-
-def main():
-    control = socket.socket(fileno=int(sys.argv[1]))
+def main(descriptor, isolation):
+    control = socket.socket(fileno=descriptor)
+    system_calls = None
+    report = Report(isolation="process")
+    if isolation == "jail":
+        system_calls, report = enter(control)
+    world = inside.World(system_calls)
     # Children inherit what exists now; freezing spares them copies of pages that only the collector would touch.
     gc.collect()
     gc.freeze()
-    worker = Worker(control)
+    if isolation == "jail":
+        report = examine(world, report, control)
+    send(control, report.as_json())
+    worker = Worker(control, world)
     try:
         worker.run()
     finally:
         worker.kill_all()
-
-
-if __name__ == "__main__":
-    main()

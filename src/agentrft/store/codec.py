@@ -14,10 +14,21 @@ from typing import Any
 
 from agentrft.errors import StoreFault
 from agentrft.protocols import EpisodeRecord
-from agentrft.types import Episode, Grade, Message, StopReason, TokenTrace, ToolCall, ToolResult, Turn
+from agentrft.types import (
+    Episode,
+    Grade,
+    GradeError,
+    Message,
+    StopReason,
+    TokenTrace,
+    TokenUsage,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
 
-FORMAT = 1
-"""Raised when an older reader could misunderstand what is written."""
+FORMAT = 2
+"""Raised when an older reader could misunderstand what is written. 1: grades without error, clipping, tokens."""
 
 
 def encode(record: EpisodeRecord) -> bytes:
@@ -46,7 +57,7 @@ def from_json(document: Mapping[str, Any]) -> EpisodeRecord:
             f"a stored episode has format {document['format']}, this agentrft reads up to {FORMAT}; upgrade agentrft"
         )
     fields = {name: value for name, value in document.items() if name != "format"}
-    return EpisodeRecord(**{**fields, "episode": _episode(fields["episode"]), "grade": Grade(**fields["grade"])})
+    return EpisodeRecord(**{**fields, "episode": _episode(fields["episode"]), "grade": _grade(fields["grade"])})
 
 
 def _episode(data: Mapping[str, Any]) -> Episode:
@@ -60,6 +71,12 @@ def _episode(data: Mapping[str, Any]) -> Episode:
             "tokens": None if tokens is None else TokenTrace(**tokens),
         }
     )
+
+
+def _grade(data: Mapping[str, Any]) -> Grade:
+    error = data.get("error")
+    usage = {model: TokenUsage(**tokens) for model, tokens in data.get("token_usage", {}).items()}
+    return Grade(**{**data, "error": None if error is None else GradeError(error), "token_usage": usage})
 
 
 def _turn(data: Mapping[str, Any]) -> Turn:

@@ -20,9 +20,11 @@ _TRACEBACKS_SHOWN = 5
 def check_grader(groups: Iterable[Group]) -> None:
     """Raise UserError when more than a fifth of the grades are exceptions, or when there is not one number.
 
-    Faults are left out: the grader never saw them.
+    Faults are left out: the grader never saw those episodes, or its judge or endpoint was down. Where that is why there
+    is no number, `check_faults` says so.
     """
-    grades = [grade for episode, grade in _pairs(groups) if episode.stop_reason is not StopReason.FAULT]
+    pairs = list(_pairs(groups))
+    grades = [grade for episode, grade in pairs if _fault_of(episode, grade) is None]
     tracebacks = [grade.traceback for grade in grades if grade.traceback]
     if len(tracebacks) > MAX_EXCEPTION_FRAC * len(grades):
         distinct: Sequence[str] = list(dict.fromkeys(tracebacks))
@@ -35,7 +37,7 @@ def check_grader(groups: Iterable[Group]) -> None:
             param="method.reinforcement.grader",
             code="grader_failing",
         )
-    if grades and all(grade.value is None for grade in grades):
+    if grades and all(grade.value is None for grade in grades) and not _left_nothing(pairs):
         raise nothing_graded("training", grades)
 
 
@@ -50,14 +52,30 @@ def nothing_graded(split: str, grades: Iterable[Grade]) -> UserError:
 
 
 def check_faults(groups: Iterable[Group], *, most: float = 1.0) -> None:
-    """Raise BoundaryError when all episodes are faults, or more than the fraction `most`: engine or tools are down."""
-    episodes = [episode for episode, _ in _pairs(groups)]
-    faults = [episode.fault for episode in episodes if episode.stop_reason is StopReason.FAULT]
-    if faults and (len(faults) == len(episodes) or len(faults) > most * len(episodes)):
+    """Raise BoundaryError when engine, tools, judge or endpoint are down.
+
+    They are when all episodes are faults (played or graded by a part that failed), or more than the fraction `most`, or
+    when an outage of the grader has left no number at all.
+    """
+    pairs = list(_pairs(groups))
+    faults = [fault for episode, grade in pairs if (fault := _fault_of(episode, grade)) is not None]
+    if faults and (len(faults) == len(pairs) or len(faults) > most * len(pairs) or _left_nothing(pairs)):
         raise BoundaryError(
-            f"{len(faults)} of {len(episodes)} episodes failed, the first with: {faults[0]}. Nothing was learnt from "
+            f"{len(faults)} of {len(pairs)} episodes failed, the first with: {faults[0]}. Nothing was learnt from "
             "them; mend what failed, then resume the job"
         )
+
+
+def _fault_of(episode: Episode, grade: Grade) -> str | None:
+    """What failed in playing or grading the episode; None when nothing did."""
+    if episode.stop_reason is StopReason.FAULT:
+        return str(episode.fault)
+    return grade.reason if grade.is_fault else None
+
+
+def _left_nothing(pairs: Sequence[tuple[Episode, Grade]]) -> bool:
+    """An outage of the grader, and no number beside it: what else went without one is no sign of a bad grader."""
+    return any(grade.is_fault for _, grade in pairs) and all(grade.value is None for _, grade in pairs)
 
 
 def _pairs(groups: Iterable[Group]) -> Iterable[tuple[Episode, Grade]]:

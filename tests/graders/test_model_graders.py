@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -268,8 +269,7 @@ class TestMulti:
             url = serve(respond).url
             for part in document["graders"].values():
                 part["base_url"] = url
-            quick = lambda endpoint, param: open_judge(endpoint, param, retries=QUICK)  # noqa: E731
-            opened.append(build_grader(document, Path(), open_judge=quick))
+            opened.append(build_grader(document, Path(), open_judge=partial(open_judge, retries=QUICK)))
             return opened[-1]
 
         yield build_one

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity import wait_random_exponential as random_exponential
 
+from agentrft.clock import SYSTEM_CLOCK, retry_after_s
 from agentrft.errors import GraderFault, UserError
 from agentrft.graders.sample import sample_object
 from agentrft.graders.spec import Spec, TemplateText
@@ -276,7 +277,7 @@ class _Endpoint:
         said = said.replace(self._key, "***") if self._key else said
         answer = f"answered {status}: {' '.join(said[:2000].split())[:200]}"
         if status in _TRY_AGAIN or status >= 500:
-            raise _Unavailable(answer, _seconds(response.headers.get("retry-after")))
+            raise _Unavailable(answer, _asked_pause_s(response))
         if status in _TEXTS_REFUSED:
             raise NoScore(f"embedding endpoint {self._url} {answer}")
         raise self._fault(answer, "check `base_url`, `model` and `api_key_env`")
@@ -323,9 +324,9 @@ def _pause_s(state: RetryCallState) -> float:
     return max(_BACKOFF(state), asked)
 
 
-def _seconds(header: str | None) -> float:
-    """`Retry-After` in seconds, 0 where it is absent or a date, `MAX_PAUSE_S` at most."""
-    return min(float(header), MAX_PAUSE_S) if header and header.isascii() and header.isdigit() else 0.0
+def _asked_pause_s(response: httpx.Response) -> float:
+    """What `Retry-After` asks for, 0 where it is absent or cannot be read, `MAX_PAUSE_S` at most."""
+    return min(retry_after_s(response.headers.get("retry-after"), SYSTEM_CLOCK.now()) or 0.0, MAX_PAUSE_S)
 
 
 def _vectors(body: bytes) -> tuple[list[float], list[float]]:

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from agentrft.sandbox import landlock, libc, namespaces, seccomp
 from agentrft.sandbox.layers import Report
@@ -47,9 +48,9 @@ def enter(control: socket.socket) -> tuple[seccomp.Filter | None, Report]:
     return None, Report(isolation="jail", enforced=tuple(sorted(enforced)), missing=missing)
 
 
-def _try(step: object, layer: str, enforced: set[str], missing: dict[str, str]) -> None:
+def _try(step: Callable[[], object], layer: str, enforced: set[str], missing: dict[str, str]) -> None:
     try:
-        step()  # type: ignore[operator]
+        step()
         enforced.add(layer)
     except OSError as error:
         missing[layer] = _said(error)

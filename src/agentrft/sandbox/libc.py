@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -65,8 +66,8 @@ def _argument(value: int | bytes | None) -> object:
     return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value)
 
 
-def _checked(name: str, function: object, *arguments: object) -> int:
-    result: int = function(*arguments)  # type: ignore[operator]
+def _checked(name: str, function: Callable[..., int], *arguments: object) -> int:
+    result = function(*arguments)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")

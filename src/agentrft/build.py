@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agentrft.audit.drift import DriftMonitor
 from agentrft.chat import AnyFormat, pick_format
 from agentrft.engines.models import load_tokenizer
 from agentrft.engines.openai_chat import open_judge
@@ -21,7 +22,7 @@ from agentrft.jobs.models import Weights
 from agentrft.jobs.probe import missing_grader
 from agentrft.jobs.rows import demonstrations_of, items_of
 from agentrft.jobs.spec import JobSpec, Lora
-from agentrft.protocols import Generator, Grader, Learner
+from agentrft.protocols import Generator, Grader, Learner, Monitor
 from agentrft.rollout import Agent, GeneratorActor, Limits
 from agentrft.runtime.machine import INSTALL_TORCH, missing_torch_packages
 from agentrft.tools import ToolLimits, build_toolset
@@ -73,6 +74,8 @@ class Live:
     agent: Agent
     grader: Grader | None
     """None when the job names none: it can train on demonstrations, and chat."""
+    audit_grader: Grader | None = None
+    """Of `audit.grader`; None when the job names none."""
 
     def graded(self) -> Grader:
         """The grader; raises UserError when the job has none."""
@@ -99,6 +102,7 @@ async def open_job(
         limits = limits_of(spec)
         tools = build_toolset(spec.agent.tools, base_dir, _tool_limits(spec, chat_format))
         grader = grader_of(spec, base_dir)
+        audit_grader = audit_grader_of(spec, base_dir) if training else None
         try:
             actor = GeneratorActor(generator=engine.generator, chat_format=chat_format)
             yield Live(
@@ -110,11 +114,13 @@ async def open_job(
                 tools=tools,
                 agent=Agent(actor=actor, tools=tools, limits=limits),
                 grader=grader,
+                audit_grader=audit_grader,
             )
         finally:
             await tools.close()
-            if grader is not None:
-                await grader.close()
+            for opened in (grader, audit_grader):
+                if opened is not None:
+                    await opened.close()
     finally:
         await engine.close()
 
@@ -193,6 +199,19 @@ def grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
     if reinforcement is None:
         return None
     return build_grader(reinforcement.grader, base_dir, param="method.reinforcement.grader", open_judge=open_judge)
+
+
+def audit_grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
+    """The job's `audit.grader`, or None; raises UserError as `grader_of` does."""
+    if not spec.audit or spec.audit.grader is None:
+        return None
+    return build_grader(spec.audit.grader, base_dir, param="audit.grader", open_judge=open_judge)
+
+
+def monitor_of(live: Live) -> Monitor | None:
+    """The alarms of a reinforcement run; None when the job turns them off."""
+    audit = live.spec.audit
+    return DriftMonitor(live.audit_grader) if audit and audit.monitor else None
 
 
 def pass_threshold_of(spec: JobSpec) -> float:

@@ -14,6 +14,7 @@ from agentrft.types import (
     Episode,
     Grade,
     GradeError,
+    Group,
     Item,
     Message,
     Row,
@@ -22,6 +23,7 @@ from agentrft.types import (
     ToolCall,
     ToolResult,
     ToolSpec,
+    Verdict,
 )
 
 
@@ -385,6 +387,13 @@ class Clock(Protocol):
 class Monitor(Protocol):
     """Watches training and may stop it (drift alarms); injected by `build`."""
 
-    def observe(self, step: int, metrics: Mapping[str, float]) -> str | None:
-        """A reason to stop, or None."""
+    def observe(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> Verdict:
+        """Of a training step: its metrics, and all groups played."""
         ...
+
+    async def validated(self, step: int, groups: Sequence[Group]) -> Verdict: ...
+    def state(self) -> dict[str, Any]:
+        """JSON that is kept with each checkpoint; `restore` takes it back."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...

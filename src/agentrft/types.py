@@ -283,3 +283,28 @@ class Row:
     """Rows with the same unit are never split across micro-batches (a pair in DPO, a row elsewhere)."""
     group: str
     """Rows with the same group share a prefix; the learner keeps them together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """One sign, found while training, that the reward may no longer be about the task."""
+
+    name: str
+    level: Literal["warn", "stop"]
+    message: str
+    """For people: what was seen."""
+    formula: str
+    value: float
+    threshold: float
+    episode_ids: tuple[str, ...] = ()
+    """Episodes to read; empty where the alarm is about all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a monitor says after a step or an evaluation."""
+
+    alarms: tuple[Alarm, ...] = ()
+    """Those that are new."""
+    stop: str | None = None
+    """Why training should stop, as long as the cause holds; None to go on."""

@@ -8,7 +8,7 @@ from agentrft.rollout import Limits
 from agentrft.testing import ScriptedGrader, ScriptedLearner, ScriptedTools
 from agentrft.train import CheckpointSaved, EvalPlan, Notice, StepDone, evaluate, rft, sft
 from agentrft.train.metrics import METRICS
-from agentrft.types import Grade
+from agentrft.types import Grade, Verdict
 
 
 async def test_the_ladder_climbs(peek, sft_plan, rft_plan, log):
@@ -136,8 +136,17 @@ async def test_without_validation_the_last_is_the_result(peek, rft_plan, log):
 
 async def test_a_monitor_stops_with_its_reason(peek, rft_plan, log):
     class Alarm:
-        def observe(self, step, metrics):
-            return "reward fell" if step == 3 else None
+        def observe(self, step, metrics, groups):
+            return Verdict(stop="reward fell" if step == 3 else None)
+
+        async def validated(self, step, groups):
+            return Verdict()
+
+        def state(self):
+            return {}
+
+        def restore(self, state):
+            raise AssertionError("nothing was resumed")
 
     learner = peek.warm(peek.learner())
     result = await rft.train(rft_plan(), learner, peek.agent(learner), peek.grader, log, monitor=Alarm())

@@ -100,7 +100,16 @@ def _check_grader(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozens
     with report.collecting():
         build_grader(grader, base_dir, param=GRADER, open_judge=open_judge)
         report.facts.append(("grader", f"{grader.name} ({grader.type})"))
-    return frozenset(item_paths(grader))
+    return frozenset(item_paths(grader)) | _check_audit(report, spec, base_dir)
+
+
+def _check_audit(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozenset[ItemPath]:
+    """What the audit's grader reads of each row."""
+    if not spec.audit or spec.audit.grader is None:
+        return frozenset()
+    with report.collecting():
+        build_grader(spec.audit.grader, base_dir, param="audit.grader", open_judge=open_judge)
+    return frozenset(item_paths(spec.audit.grader))
 
 
 def _probe(report: CheckReport, spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[Item]]) -> None:

@@ -149,6 +149,14 @@ class Training(Document):
     """Newest checkpoints kept; the best one is always kept."""
 
 
+class Audit(Document):
+    """Alarms while training."""
+
+    grader: GraderSpec | None = None
+    """An independent grader of validation episodes, whose figure the reward must not run away from."""
+    monitor: bool = True
+
+
 class JobSpec(Document):
     """One job: a model, a method, data, an agent."""
 
@@ -162,3 +170,5 @@ class JobSpec(Document):
     data: Data
     agent: Agent = Agent()
     training: Training = Training()
+    audit: Audit | Literal[False] = Audit()
+    """Alarms of reinforcement; false turns them off."""

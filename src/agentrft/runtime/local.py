@@ -79,7 +79,10 @@ async def train_in(
             result = await sft.train(plan, live.engine.learner, log, should_stop=should_stop)
         else:
             plan = build.rft_plan(live, run=job.id, folder=job.folder, validation=validation)
-            result = await rft.train(plan, live.engine.learner, live.agent, live.graded(), log, should_stop=should_stop)
+            monitor = build.monitor_of(live)
+            result = await rft.train(
+                plan, live.engine.learner, live.agent, live.graded(), log, should_stop=should_stop, monitor=monitor
+            )
         if result.stopped:
             fenced.set_job_status(job.id, "paused")
             fenced.add_event(job.id, f"Stopped after step {result.last.step}: {result.stopped}")

@@ -7,12 +7,13 @@ happens (the command line draws its bars from it).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from agentrft.protocols import EpisodeRecord, Store
 from agentrft.stats import Interval
 from agentrft.train.checkpoint import Checkpoint
+from agentrft.types import Alarm
 
 Phase = Literal["train", "validation", "test"]
 
@@ -85,6 +86,13 @@ class RunLog:
         """An event of the job."""
         self._store.add_event(self.job_id, message, level=level)
         self.watch(Notice(message=message, level=level))
+
+    def alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
+        """An event for each; its data say how the alarm came about."""
+        for alarm in alarms:
+            level = "error" if alarm.level == "stop" else "warn"
+            self._store.add_event(self.job_id, alarm.message, level=level, data={"step": step, **asdict(alarm)})
+            self.watch(Notice(message=alarm.message, level=level))
 
     def step(self, done: StepDone) -> None:
         """Metrics of a step; a step repeated after a resume replaces its earlier self."""

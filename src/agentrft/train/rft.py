@@ -48,11 +48,10 @@ async def train(
     """
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints)
     with Journal(plan.folder / "journal.jsonl", job_id=log.job_id) as journal:
-        state = await _resume(checkpoints, learner, log)
+        state, stopped = await _resume(checkpoints, learner, monitor, log), None
         if state is None:
-            state = await _validate(plan, RftState(), agent, grader, log)
+            state, stopped = await _validate(plan, RftState(), agent, grader, monitor, log)
             await _save(checkpoints, learner, state, journal, log)
-        stopped = None
         while state.step < plan.steps and not stopped:
             step = state.step + 1
             draw = await draw_groups(plan, step, agent, grader, journal, log)
@@ -68,9 +67,11 @@ async def train(
             if due := step % plan.eval_interval == 0 or step == plan.steps:
                 metrics |= await _kl_to_reference(plan, learner, rows_R)
             _record(plan, step, draw, advantages_I_G, metrics, log)
-            stopped = (monitor.observe(step, metrics) if monitor else None) or should_stop()
+            stopped = _watch(monitor, step, metrics, draw, log) or should_stop()
+            state = replace(state, monitor=monitor.state() if monitor else {})
             if due:
-                state = await _validate(plan, state, agent, grader, log)
+                state, alarmed = await _validate(plan, state, agent, grader, monitor, log)
+                stopped = stopped or alarmed
             if due or stopped:
                 await _save(checkpoints, learner, state, journal, log)
         return _result(checkpoints, state, stopped if state.step < plan.steps else None, log)
@@ -87,6 +88,8 @@ class RftState:
     """(step, mean validation reward), in order."""
     idle_steps: int = 0
     """Steps without an update, because no group had signal."""
+    monitor: Mapping[str, Any] = field(default_factory=dict)
+    """What the monitor remembers, as its `state` gave it."""
 
     @property
     def best_step(self) -> int:
@@ -144,13 +147,25 @@ async def _kl_to_reference(plan: RftPlan, learner: Learner, rows_R: Sequence[Row
     return {"kl_ref_k3": kl_k3(some_R, await learner.log_probs(some_R, reference=True))}
 
 
-async def _validate(plan: RftPlan, state: RftState, agent: Agent, grader: Grader, log: RunLog) -> RftState:
-    """The state with one more validation point; unchanged where the plan has no validation items.
+def _watch(monitor: Monitor | None, step: int, metrics: Mapping[str, float], draw: Draw, log: RunLog) -> str | None:
+    """The monitor's reason to stop after a step; what alarmed it is logged."""
+    if monitor is None:
+        return None
+    verdict = monitor.observe(step, metrics, [one.group for one in draw.played])
+    log.alarms(step, verdict.alarms)
+    return verdict.stop
+
+
+async def _validate(
+    plan: RftPlan, state: RftState, agent: Agent, grader: Grader, monitor: Monitor | None, log: RunLog
+) -> tuple[RftState, str | None]:
+    """The state with one more validation point, and the monitor's reason to stop; the state unchanged where the plan
+    has no validation items.
 
     Raises BoundaryError when too many episodes are faults for the point to mean anything.
     """
     if not plan.validation:
-        return state
+        return state, None
     evaluation = await evaluate(
         EvalPlan(
             run=plan.run,
@@ -167,10 +182,15 @@ async def _validate(plan: RftPlan, state: RftState, agent: Agent, grader: Grader
     )
     check_faults(evaluation.groups, most=MAX_VALIDATION_FAULT_FRAC)
     reward = evaluation.interval(evaluation.reward_I_K).mean
-    return replace(state, validations=(*state.validations, (state.step, reward)))
+    state = replace(state, validations=(*state.validations, (state.step, reward)))
+    if monitor is None:
+        return state, None
+    verdict = await monitor.validated(state.step, evaluation.groups)
+    log.alarms(state.step, verdict.alarms)
+    return replace(state, monitor=monitor.state()), verdict.stop
 
 
-async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> RftState | None:
+async def _resume(checkpoints: Checkpoints, learner: Learner, monitor: Monitor | None, log: RunLog) -> RftState | None:
     """The state of the newest good checkpoint, its weights loaded; None where there is none."""
     newest = checkpoints.newest()
     if newest is None:
@@ -178,6 +198,8 @@ async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> Rf
     await learner.load(newest.path)
     log.notice(f"Resuming after step {newest.step}.")
     state = RftState.from_json(newest.state)
+    if monitor:
+        monitor.restore(state.monitor)
     _tell(newest, state, log)  # a kill may have come between saving it and telling
     return state
 

@@ -1,0 +1,185 @@
+"""What the alarms measure: pure functions of groups and numbers, one formula each. No state, no thresholds.
+
+Source of all: `reference/algorithms.md` §5.3, unless the docstring names another. None means "cannot be said here".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from agentrft.credit import reward_of
+from agentrft.types import Episode, Group, StopReason, ToolCall
+
+Counts = Mapping[str, int]
+"""n-gram → episodes that contain it."""
+
+MIN_EPISODES = 5
+"""An n-gram in fewer episodes than this is chance."""
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else None
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The least-squares slope of (x, y) points, y per x; 0.0 of fewer than two points."""
+    if len(points) < 2:
+        return 0.0
+    x_mean, y_mean = (math.fsum(values) / len(points) for values in zip(*points, strict=True))
+    spread = math.fsum((x - x_mean) ** 2 for x, _ in points)
+    return math.fsum((x - x_mean) * (y - y_mean) for x, y in points) / spread if spread else 0.0
+
+
+def rewarded(groups: Sequence[Group]) -> list[tuple[Episode, float]]:
+    """The episodes that have a reward, with it."""
+    pairs = [pair for group in groups for pair in zip(group.episodes, group.grades, strict=True)]
+    rewards = [(episode, reward_of(grade, episode.stop_reason)) for episode, grade in pairs]
+    return [(episode, reward) for episode, reward in rewards if reward is not None]
+
+
+def generated_tokens(episode: Episode) -> int:
+    """Tokens the policy generated; 0 for an actor that gives text only."""
+    return sum(episode.tokens.trained) if episode.tokens else 0
+
+
+def spearman(xs: Sequence[float], ys: Sequence[float]) -> float | None:
+    """Rank correlation, ties at their mean rank; None where either side is constant. Source: Spearman 1904."""
+    if len(xs) < 2 or len(set(xs)) < 2 or len(set(ys)) < 2:
+        return None
+    pairs = list(zip(_ranks(xs), _ranks(ys), strict=True))
+    centre = (len(xs) + 1) / 2
+    product = math.fsum((x - centre) * (y - centre) for x, y in pairs)
+    squares = [math.fsum((rank - centre) ** 2 for rank in side) for side in zip(*pairs, strict=True)]
+    return product / math.sqrt(squares[0] * squares[1])
+
+
+def reward_length_rho(groups: Sequence[Group]) -> float | None:
+    """Mean over groups of Spearman(reward, generated tokens); groups where it is undefined are left out."""
+    return mean(rho for group in groups if (rho := _within(group, lengths=True)) is not None)
+
+
+def reward_calls_rho(groups: Sequence[Group]) -> float | None:
+    """Mean over groups of Spearman(reward, tool calls); groups where it is undefined are left out."""
+    return mean(rho for group in groups if (rho := _within(group, lengths=False)) is not None)
+
+
+def signature_diversity(groups: Sequence[Group]) -> float | None:
+    """Mean over groups of distinct canonical call sequences / G; faults left out. From 1/G to 1."""
+    shares = []
+    for group in groups:
+        episodes = [episode for episode in group.episodes if episode.stop_reason is not StopReason.FAULT]
+        if episodes:
+            shares.append(len({call_signature(episode) for episode in episodes}) / len(episodes))
+    return mean(shares)
+
+
+def call_signature(episode: Episode) -> tuple[str, ...]:
+    """The tool calls in order, arguments as canonical JSON (sorted keys, no spaces)."""
+    return tuple(_canonical(call) for turn in episode.turns for call in turn.reply.tool_calls)
+
+
+def decision_entropy_estimate(groups: Sequence[Group]) -> float | None:
+    """An estimate of the entropy at tool decisions, in nats per token: the mean −log-prob of the tokens generated in
+    replies that call a tool.
+
+    Not the entropy itself, whose expectation it is at temperature 1: only the drawn token's log-prob is recorded.
+    """
+    episodes = [episode for group in groups for episode in group.episodes]
+    return mean(
+        -log_prob
+        for episode in episodes
+        if episode.tokens
+        for turn in episode.turns
+        if turn.reply.tool_calls
+        for log_prob in episode.tokens.log_probs[turn.start : turn.end]
+    )
+
+
+def canaries_rewarded(groups: Sequence[Group]) -> list[str]:
+    """Ids of episodes with a reward above 0 on items whose field `canary` is true: nothing right can earn it.
+
+    Source: ImpossibleBench, arXiv 2510.20270.
+    """
+    traps = [group for group in groups if group.item.fields.get("canary") is True]
+    return [episode.id for episode, reward in rewarded(traps) if reward > 0]
+
+
+def ngrams(episode: Episode) -> set[str]:
+    """The 1–3-grams of words that the agent itself wrote, call arguments included, in lower case."""
+    found: set[str] = set()
+    for turn in episode.turns:
+        texts = [turn.reply.content or "", *(call.arguments for call in turn.reply.tool_calls)]
+        for words in (text.lower().split() for text in texts):
+            found |= {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+    return found
+
+
+def count_ngrams(episodes: Iterable[Episode]) -> Counter[str]:
+    """In how many episodes each n-gram occurs."""
+    return Counter(gram for episode in episodes for gram in ngrams(episode))
+
+
+def emergent_ngrams(
+    groups: Sequence[Group], start: Counts, start_episodes: int, *, ratio: float
+) -> dict[str, tuple[float, list[str]]]:
+    """n-gram → (frequency now / at start, ids of its episodes), those above `ratio` that go with high reward.
+
+    Frequencies are (c + ½) / (n + 1) over episodes, so a word new to the run has a finite ratio. High reward is above
+    the mean; kept are n-grams in the top decile of the log-odds ratio with it, and with a positive one.
+    """
+    played = rewarded(groups)
+    centre = mean(reward for _, reward in played)
+    if centre is None:
+        return {}
+    high = count_ngrams(episode for episode, reward in played if reward > centre)
+    every = count_ngrams(episode for episode, _ in played)
+    n_high = sum(reward > centre for _, reward in played)
+    odds = {
+        gram: _log_odds(high[gram], n_high, count - high[gram], len(played) - n_high)
+        for gram, count in every.items()
+        if count >= MIN_EPISODES
+    }
+    if not odds:
+        return {}
+    decile = sorted(odds.values())[int(0.9 * (len(odds) - 1))]
+    found = {}
+    for gram, value in odds.items():
+        growth = _share(every[gram], len(played)) / _share(start.get(gram, 0), start_episodes)
+        if growth > ratio and value >= decile and value > 0:
+            found[gram] = (growth, [episode.id for episode, _ in played if gram in ngrams(episode)])
+    return found
+
+
+def _share(count: int, n: int) -> float:
+    return (count + 0.5) / (n + 1)
+
+
+def _log_odds(a: int, n_a: int, b: int, n_b: int) -> float:
+    """Log-odds ratio with ½ added to every cell (Haldane 1956)."""
+    return math.log((a + 0.5) / (n_a - a + 0.5)) - math.log((b + 0.5) / (n_b - b + 0.5))
+
+
+def _within(group: Group, *, lengths: bool) -> float | None:
+    played = rewarded([group])
+    sizes = [float(generated_tokens(episode) if lengths else episode.n_calls) for episode, _ in played]
+    return spearman([reward for _, reward in played], sizes)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """1-based ranks; equal values share the mean of theirs."""
+    ordered = sorted(values)
+    counts = Counter(values)
+    return [ordered.index(value) + (counts[value] + 1) / 2 for value in values]
+
+
+def _canonical(call: ToolCall) -> str:
+    try:
+        arguments = json.dumps(json.loads(call.arguments), sort_keys=True, separators=(",", ":"))
+    except ValueError:
+        arguments = call.arguments
+    return f"{call.name} {arguments}"

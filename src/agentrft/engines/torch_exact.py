@@ -107,18 +107,20 @@ def _blockwise(q: Tensor, keys: Tensor, values: Tensor, start: int, scale: float
 
 
 def check_rows(weight: Tensor) -> None:
-    """Check on a real weight [out, in] that a product's rows do not depend on how many rows there are.
+    """Check on a real weight [out, in] that a product's rows depend on nothing but themselves: not on how many rows
+    there are, nor on where they stand among them.
 
     Raises UserError where they do: exact mode cannot be had on this machine with this build.
     """
     x = torch.randn(256, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
-    expected = torch.nn.functional.linear(x[:ROWS], weight)
+    expected = torch.cat([torch.nn.functional.linear(part, weight) for part in x.split(ROWS)])
     for rows in range(ROWS, len(x) + 1, ROWS):
-        got = torch.nn.functional.linear(x[:rows], weight)[:ROWS]
-        if not torch.equal(got, expected):
+        got = torch.nn.functional.linear(x[:rows], weight)
+        if not torch.equal(got, expected[:rows]):
             raise UserError(
                 f"exact mode needs matrix products whose rows do not depend on their number; on this machine {rows} "
-                f"rows round differently from {ROWS} in {weight.dtype}; run without exact, or with another dtype",
+                f"rows round differently from {ROWS} in {weight.dtype}; run without exact, in another dtype, or "
+                "(where AMX is the reason) with ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment",
                 param="training.exact",
                 code="exact_unsupported",
             )

@@ -176,6 +176,14 @@ def test_a_job_is_checked(python: Python) -> None:
     assert "the job can run" in done.stdout
 
 
+def test_a_grader_is_audited_and_asked(python: Python) -> None:
+    done = python(CLI, "audit", "examples/filenav/job.yaml", "--items", "1")
+    assert done.returncode == 0, done.stderr
+    item = '{"path": "/", "key": "k", "answer": "a"}'
+    done = python(CLI, "grade", "examples/filenav/job.yaml", "--text", "x", "--item", item)
+    assert "without a grade" in done.stdout, done.stderr
+
+
 def test_a_bad_job_is_named(python: Python, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("model: m\nmethd: {}\n")
     done = python(CLI, "check", str(tmp_path / "job.yaml"))

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from agentrft.cli import audit, chat, check, doctor, evaluate, jobs, quickstart, run, show
+from agentrft.cli import audit, chat, check, doctor, evaluate, grade, jobs, quickstart, run, show
 from agentrft.cli.console import print_error
 from agentrft.errors import BoundaryError, UserError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
+app.command("grade")(grade.grade)
 app.command("run")(run.run)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(jobs.app, name="jobs")

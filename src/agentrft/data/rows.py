@@ -54,7 +54,7 @@ def read_demonstrations(path: Path, *, param: str = "data.demonstrations") -> It
     lines_by_id: dict[str, int] = {}
     for line, row in read_objects(path, param):
         try:
-            messages = _messages(row)
+            messages = messages_of(row)
             _check_conversation(messages)
             demonstration = Demonstration(id=_id(row, line), messages=messages, tools=_tools(row), line=line)
             _check_names(demonstration)
@@ -73,7 +73,7 @@ def item_from_row(row: Mapping[str, Any], *, line: int = 0, param: str = "item")
 
 
 def _item(row: Mapping[str, Any], line: int) -> Item:
-    messages = _messages(row)
+    messages = messages_of(row)
     if messages[-1].role not in ("user", "system"):
         raise RowFault(
             f"the last message is from {messages[-1].role!r}, expected 'user': the agent speaks next",
@@ -105,7 +105,8 @@ def _claim_id(lines_by_id: dict[str, int], id_: str, line: int) -> None:
 # ----------------------------------------------------------------------------------------------------------- messages
 
 
-def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
+def messages_of(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    """`row["messages"]`; raises RowFault."""
     value = row.get("messages")
     if not isinstance(value, list) or not value:
         known = ", ".join(map(repr, list(row)[:6]))
@@ -129,7 +130,7 @@ def _message(value: Any, at: str) -> Message:
             f"`{at}.weight` is {_show(value['weight'])}, expected 1: every assistant message is learnt",
             "remove the weight, or end the demonstration before that message",
         )
-    calls = _calls(value.get("tool_calls"), f"{at}.tool_calls")
+    calls = calls_of(value.get("tool_calls"), f"{at}.tool_calls")
     if calls and role != "assistant":
         raise RowFault(f"`{at}.tool_calls` stands on a {role!r} message, expected 'assistant'", "mend the role")
     call_id = value.get("tool_call_id")
@@ -163,7 +164,8 @@ def _content(value: Any, at: str) -> str | None:
     return "".join(texts)
 
 
-def _calls(value: Any, at: str) -> tuple[ToolCall, ...]:
+def calls_of(value: Any, at: str) -> tuple[ToolCall, ...]:
+    """Tool calls in OpenAI's shape, `at` their place for errors; raises RowFault."""
     if value is None:
         return ()
     if not isinstance(value, list):

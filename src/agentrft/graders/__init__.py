@@ -26,7 +26,7 @@ from agentrft.graders.spec import WITH_SECRETS, Setting
 from agentrft.graders.string_check import StringCheckGrader, StringCheckSpec
 from agentrft.graders.text_similarity import TextSimilarityGrader, TextSimilaritySpec
 from agentrft.protocols import ChatEndpoint, Grader, Judge, OpenJudge
-from agentrft.types import Episode, Grade, GradeError, Item, StopReason
+from agentrft.types import Episode, Grade, GradeError, Item, Sample, StopReason
 
 AnySpec = StringCheckSpec | TextSimilaritySpec | ScoreModelSpec | LabelModelSpec | PythonSpec | EndpointSpec | MultiSpec
 
@@ -132,9 +132,14 @@ async def grade_episode(grader: Grader, episode: Episode, item: Item) -> Grade:
     """
     if episode.stop_reason is StopReason.FAULT:
         return Grade(value=None, reason=f"the episode is a fault: {episode.fault}")
+    return await grade_sample(grader, sample_from_episode(episode), item, episode.trace_id)
+
+
+async def grade_sample(grader: Grader, sample: Sample, item: Item, trace_id: str) -> Grade:
+    """`grade_episode` for a sample that comes from elsewhere."""
     started = time.perf_counter()
     try:
-        grade = await grader.grade(sample_from_episode(episode), item, episode.trace_id)
+        grade = await grader.grade(sample, item, trace_id)
     except BoundaryError as fault:
         kind = _OUTAGES.get(fault.boundary, GradeError.OTHER)
         grade = Grade(value=None, reason=f"{fault.boundary}: {fault}", error=kind, is_fault=True)
@@ -171,6 +176,7 @@ __all__ = [
     "TextSimilaritySpec",
     "build_grader",
     "grade_episode",
+    "grade_sample",
     "item_paths",
     "parse_grader",
     "sample_from_episode",

@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agentrft.errors import UserError
+from agentrft.graders import AnySpec, parse_grader
+from agentrft.jobs.probe import missing_grader
 from agentrft.jobs.spec import JobSpec
 
 Loc = tuple[str | int, ...]
@@ -30,6 +32,22 @@ def load_job(path: str | Path) -> tuple[JobSpec, Path]:
     text = _read(path)
     document, lines = _parse(path, text)
     return parse_job(document, lines=lines, source=str(path)), path.resolve().parent
+
+
+def load_grader(path: str | Path) -> tuple[AnySpec, Path]:
+    """The grader of a job file, or of a YAML or JSON file that holds a grader alone, and the folder of its paths.
+
+    Raises UserError as `load_job` does, and for a job without a grader.
+    """
+    path = Path(path)
+    document, lines = _parse(path, _read(path))
+    base_dir = path.resolve().parent
+    if isinstance(document, dict) and "type" in document:
+        return parse_grader(document), base_dir
+    reinforcement = parse_job(document, lines=lines, source=str(path)).method.reinforcement
+    if reinforcement is None:
+        raise missing_grader()
+    return reinforcement.grader, base_dir
 
 
 def parse_job(document: Any, *, lines: Mapping[Loc, int] | None = None, source: str = "job") -> JobSpec:

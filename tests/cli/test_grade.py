@@ -114,6 +114,14 @@ def test_bad_input_is_a_message_and_2(cli: Cli, args: list[str], message: str) -
     assert message in " ".join(errors.split())
 
 
+def test_a_grader_that_runs_what_the_model_wrote_is_warned_about(cli: Cli, tmp_path: Path) -> None:
+    source = "def grade(sample, item):\n    return eval(sample['output_text'])\n"
+    (tmp_path / "risky.json").write_text(json.dumps({"type": "python", "name": "own", "source": source}))
+    code, _, errors = cli("risky.json", "--text", "0.5")
+    assert code == 0
+    assert "line 2: eval runs text as Python" in " ".join(errors.split())
+
+
 def test_the_agreement_of_a_noisy_grader() -> None:
     def graded(*values: float) -> Graded:
         return Graded(row=gradable({"model_sample": ""}), grades_K=[Grade(value=value) for value in values])

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agentrft.cli.console import err, out, safe
+from agentrft.cli.console import err, out, safe, warn
 from agentrft.cli.jobref import is_job_id, read_job
 from agentrft.cli.progress import Display
 
@@ -126,10 +126,12 @@ def _grader(grader: str) -> tuple[AnySpec, Path]:
 async def _grade(spec: AnySpec, base_dir: Path, rows: Sequence[Gradable], repeat: int) -> list[list[Grade]]:
     """Grades [I][K] in the order of `rows`."""
     from agentrft.engines.openai_chat import open_judge
-    from agentrft.graders import build_grader, grade_sample
+    from agentrft.graders import build_grader, grade_sample, warnings_of
     from agentrft.rollout import together
 
     grader = build_grader(spec, base_dir, open_judge=open_judge)
+    for warning in warnings_of(spec, base_dir):
+        warn(warning)
     slots = asyncio.Semaphore(_AT_ONCE)
     try:
         with Display(err()) as display, display.task("grading", len(rows) * repeat) as task:

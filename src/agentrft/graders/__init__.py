@@ -18,8 +18,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from agentrft.errors import BoundaryError, UserError
 from agentrft.graders.endpoint import EndpointGrader, EndpointSpec
 from agentrft.graders.label_model import LabelModelGrader, LabelModelSpec
+from agentrft.graders.lint import lint
 from agentrft.graders.multi import MultiGrader, MultiSpec
-from agentrft.graders.python_code import PythonGrader, PythonSpec
+from agentrft.graders.python_code import PythonGrader, PythonSpec, read_source
 from agentrft.graders.sample import sample_from_episode, sample_object
 from agentrft.graders.score_model import ScoreModelGrader, ScoreModelSpec
 from agentrft.graders.spec import WITH_SECRETS, Setting
@@ -118,6 +119,17 @@ def item_paths(spec: AnySpec) -> tuple[tuple[str | int, ...], ...]:
     return tuple(dict.fromkeys(reference.path for reference in spec.references() if reference.namespace == "item"))
 
 
+def warnings_of(spec: AnySpec, base_dir: Path, *, param: str = "grader") -> list[str]:
+    """What `lint` finds in the Python sources of a grader, with file and line; raises UserError for a missing file."""
+    if isinstance(spec, MultiSpec):
+        parts = spec.graders.items()
+        return [found for name, part in parts for found in warnings_of(part, base_dir, param=f"{param}.graders.{name}")]
+    if not isinstance(spec, PythonSpec):
+        return []
+    source, filename = read_source(spec, base_dir, param)
+    return [f"{filename}, line {found.line}: {found.message}" for found in lint(source)]
+
+
 _OUTAGES = {
     "engine": GradeError.MODEL_SERVER,
     "grader": GradeError.UNRESPONSIVE_REWARD,
@@ -181,4 +193,5 @@ __all__ = [
     "parse_grader",
     "sample_from_episode",
     "sample_object",
+    "warnings_of",
 ]

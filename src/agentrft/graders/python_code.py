@@ -70,7 +70,7 @@ class PythonGrader:
 
     def __init__(self, spec: PythonSpec, base_dir: Path, *, param: str = "grader") -> None:
         """Raises UserError when the source is unusable, or this machine cannot jail it as `isolation` demands."""
-        source, filename = _read(spec, base_dir, param)
+        source, filename = read_source(spec, base_dir, param)
         tree = _parse(source, filename, param)
         _check_function(tree, filename, param)
         self._spec = spec
@@ -144,7 +144,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _read(spec: PythonSpec, base_dir: Path, param: str) -> tuple[str, str]:
+def read_source(spec: PythonSpec, base_dir: Path, param: str) -> tuple[str, str]:
+    """The grader's source and what to call it; raises UserError for a file that cannot be read or is too large."""
     if spec.source is not None:
         source, filename = spec.source, f"<grader {spec.name}>"
     else:

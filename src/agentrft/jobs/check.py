@@ -21,7 +21,7 @@ from agentrft.data.splits import check_overlap
 from agentrft.engines.models import SMOLLM2, context_tokens, load_tokenizer
 from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
-from agentrft.graders import build_grader, item_paths
+from agentrft.graders import build_grader, item_paths, warnings_of
 from agentrft.home import home
 from agentrft.jobs.models import find_weights
 from agentrft.jobs.probe import GRADER, missing_grader, probe_grader, probe_tools
@@ -100,6 +100,7 @@ def _check_grader(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozens
     with report.collecting():
         build_grader(grader, base_dir, param=GRADER, open_judge=open_judge)
         report.facts.append(("grader", f"{grader.name} ({grader.type})"))
+        report.warnings.extend(warnings_of(grader, base_dir, param=GRADER))
     return frozenset(item_paths(grader)) | _check_audit(report, spec, base_dir)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from agentrft.cli import main
-from agentrft.cli.audit import asks_model, begins_with
 from agentrft.data.rows import read_items
 from agentrft.graders import parse_grader
+from agentrft.jobs.audit import asks_model, begins_with
 from agentrft.protocols import EpisodeRecord
 from agentrft.rollout.ids import EpisodeKey
 from agentrft.store import open_store

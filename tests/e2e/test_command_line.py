@@ -60,6 +60,21 @@ def newest_job() -> dict[str, object]:
         store.close()
 
 
+def test_a_grader_that_can_be_fooled_is_not_trained_on(cli: Cli, make_job: MakeJob, own_home: Path) -> None:
+    job = make_job()
+    job.write_text(job.read_text().replace('"probes": false', '"probes": true'))
+    refused = cli("run", str(job))
+    assert refused.code == 2
+    assert "the grader can be fooled: " in refused.err
+    stored = newest_job()
+    assert stored["status"] == "failed"
+    assert stored["error"]["code"] == "audit_failed"  # type: ignore[index]
+    folder = own_home / "jobs" / str(stored["id"])
+    assert not json.loads((folder / "audit.json").read_text())["passed"]
+    assert "solution" in (folder / "audit.html").read_text()
+    assert not list((folder / "checkpoints").glob("step-*"))
+
+
 def test_supervised_then_reinforcement_then_everything_that_looks_at_them(cli: Cli, make_job: MakeJob) -> None:
     job = make_job(steps=4)
 

@@ -150,11 +150,15 @@ class Training(Document):
 
 
 class Audit(Document):
-    """Alarms while training."""
+    """What watches over the reward of a reinforcement job."""
+
+    probes: bool = True
+    """Audit the grader before step 1, and refuse to train on one that can be fooled."""
 
     grader: GraderSpec | None = None
     """An independent grader of validation episodes, whose figure the reward must not run away from."""
     monitor: bool = True
+    """Alarms while training."""
 
 
 class JobSpec(Document):
@@ -171,4 +175,4 @@ class JobSpec(Document):
     agent: Agent = Agent()
     training: Training = Training()
     audit: Audit | Literal[False] = Audit()
-    """Alarms of reinforcement; false turns them off."""
+    """False turns audit and alarms off."""

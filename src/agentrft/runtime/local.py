@@ -16,6 +16,7 @@ from agentrft.errors import BoundaryError, UserError
 from agentrft.home import home
 from agentrft.jobs.models import find_weights, publish
 from agentrft.jobs.service import StoredJob, result_name, write_job_file
+from agentrft.runtime.audit import audit_of
 from agentrft.store import SqlStore
 from agentrft.train import rft, sft
 from agentrft.train.log import Progress, RunLog
@@ -79,9 +80,15 @@ async def train_in(
             result = await sft.train(plan, live.engine.learner, log, should_stop=should_stop)
         else:
             plan = build.rft_plan(live, run=job.id, folder=job.folder, validation=validation)
-            monitor = build.monitor_of(live)
             result = await rft.train(
-                plan, live.engine.learner, live.agent, live.graded(), log, should_stop=should_stop, monitor=monitor
+                plan,
+                live.engine.learner,
+                live.agent,
+                live.graded(),
+                log,
+                should_stop=should_stop,
+                monitor=build.monitor_of(live),
+                audit=audit_of(live, job, log),
             )
         if result.stopped:
             fenced.set_job_status(job.id, "paused")

@@ -6,7 +6,7 @@ mode and deterministic tools and graders the result is the same, bit for bit, as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,9 @@ from agentrft.train.refill import Draw, Played, draw_groups
 from agentrft.train.schedule import rate_at
 from agentrft.types import Group, Row
 
+Audit = Callable[[Sequence[Group]], Awaitable[None]]
+"""Looks at the grader once, before step 1, with the episodes of the first validation; raises UserError to refuse it."""
+
 KL_ROWS = 32
 """Rows of a step on which the KL to the reference is measured."""
 
@@ -38,11 +41,12 @@ async def train(
     *,
     should_stop: Callable[[], str | None] = lambda: None,
     monitor: Monitor | None = None,
+    audit: Audit | None = None,
 ) -> TrainResult:
     """Train until `plan.steps`, or until `should_stop` or `monitor` gives a reason; both are asked after whole steps.
 
     The agent's actor must play with the learner's current weights. The starting weights are validated and saved as
-    step 0, so the result is never worse on validation than what training began with.
+    step 0, so the result is never worse on validation than what training began with. `audit` comes between the two.
     Raises UserError when the grader keeps failing (`grader_failing`) or nothing can be graded (`nothing_graded`), and
     BoundaryError when the engine, the tools or the disk are down: call it again, with the same folder, to go on.
     """
@@ -50,7 +54,9 @@ async def train(
     with Journal(plan.folder / "journal.jsonl", job_id=log.job_id) as journal:
         state, stopped = await _resume(checkpoints, learner, monitor, log), None
         if state is None:
-            state, stopped = await _validate(plan, RftState(), agent, grader, monitor, log)
+            state, groups, stopped = await _validate(plan, RftState(), agent, grader, monitor, log)
+            if audit:
+                await audit(groups)
             await _save(checkpoints, learner, state, journal, log)
         while state.step < plan.steps and not stopped:
             step = state.step + 1
@@ -70,7 +76,7 @@ async def train(
             stopped = _watch(monitor, step, metrics, draw, log) or should_stop()
             state = replace(state, monitor=monitor.state() if monitor else {})
             if due:
-                state, alarmed = await _validate(plan, state, agent, grader, monitor, log)
+                state, _, alarmed = await _validate(plan, state, agent, grader, monitor, log)
                 stopped = stopped or alarmed
             if due or stopped:
                 await _save(checkpoints, learner, state, journal, log)
@@ -158,14 +164,15 @@ def _watch(monitor: Monitor | None, step: int, metrics: Mapping[str, float], dra
 
 async def _validate(
     plan: RftPlan, state: RftState, agent: Agent, grader: Grader, monitor: Monitor | None, log: RunLog
-) -> tuple[RftState, str | None]:
-    """The state with one more validation point, and the monitor's reason to stop; the state unchanged where the plan
-    has no validation items.
+) -> tuple[RftState, Sequence[Group], str | None]:
+    """The state with one more validation point, what was played, and the monitor's reason to stop.
+
+    The state unchanged, and nothing played, where the plan has no validation items.
 
     Raises BoundaryError when too many episodes are faults for the point to mean anything.
     """
     if not plan.validation:
-        return state, None
+        return state, (), None
     evaluation = await evaluate(
         EvalPlan(
             run=plan.run,
@@ -184,10 +191,10 @@ async def _validate(
     reward = evaluation.interval(evaluation.reward_I_K).mean
     state = replace(state, validations=(*state.validations, (state.step, reward)))
     if monitor is None:
-        return state, None
+        return state, evaluation.groups, None
     verdict = await monitor.validated(state.step, evaluation.groups)
     log.alarms(state.step, verdict.alarms)
-    return replace(state, monitor=monitor.state()), verdict.stop
+    return replace(state, monitor=monitor.state()), evaluation.groups, verdict.stop
 
 
 async def _resume(checkpoints: Checkpoints, learner: Learner, monitor: Monitor | None, log: RunLog) -> RftState | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agentrft.errors import ToolFault
 from agentrft.protocols import ToolSet
-from agentrft.tools import PythonBinding, ToolLimits, build_toolset
+from agentrft.tools import PythonBinding, ToolLimits, open_toolset
 from agentrft.types import Item, ToolCall
 
 TOOLS = '''
@@ -37,17 +38,22 @@ class Echo:
 
 KINDS = {
     "function": PythonBinding(type="python", target="tools.py:echo"),
+    "function inline": PythonBinding(type="python", target="tools.py:echo", isolation="inline"),
     "function in a thread": PythonBinding(type="python", target="tools.py:echo", isolation="thread"),
     "async function": PythonBinding(type="python", target="tools.py:echo_async"),
+    "async function inline": PythonBinding(type="python", target="tools.py:echo_async", isolation="inline"),
     "class": PythonBinding(type="python", target="tools.py:Echo"),
+    "class inline": PythonBinding(type="python", target="tools.py:Echo", isolation="inline"),
     "class in a thread": PythonBinding(type="python", target="tools.py:Echo", isolation="thread"),
 }
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
-def toolset(request: pytest.FixtureRequest, tmp_path: Path) -> ToolSet:
+async def toolset(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ToolSet]:
     (tmp_path / "tools.py").write_text(TOOLS)
-    return build_toolset([request.param], tmp_path, ToolLimits(output_tokens=50, count_tokens=len))
+    tools = await open_toolset([request.param], tmp_path, ToolLimits(output_tokens=50, count_tokens=len))
+    yield tools
+    await tools.close()
 
 
 def item() -> Item:

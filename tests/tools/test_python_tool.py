@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from agentrft.errors import ToolFault, UserError
-from agentrft.tools import PythonBinding, ToolLimits, build_toolset
+from agentrft.tools import JobTools, PythonBinding, ToolLimits
 from agentrft.types import Item, ToolCall, ToolSpec
 
 TOOLS = '''
@@ -173,6 +174,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+ALL = pytest.mark.parametrize("isolation", ["process", "thread", "inline"])
+ANY_ASYNC = pytest.mark.parametrize("isolation", ["process", "inline"])
+OpenTools = Callable[..., Awaitable[JobTools]]
+
+
 def bind(name: str, **more: str) -> PythonBinding:
     return PythonBinding(type="python", target=f"tools.py:{name}", **more)  # type: ignore[arg-type]
 
@@ -185,8 +191,13 @@ def item(**fields: object) -> Item:
     return Item(id="row-1", messages=(), fields=fields)
 
 
-async def test_functions_sync_and_async(folder: Path) -> None:
-    toolset = build_toolset([bind("double"), bind("wait")], folder)
+def test_tools_run_in_processes_unless_told_otherwise() -> None:
+    assert bind("double").isolation == "process"
+
+
+@ANY_ASYNC
+async def test_functions_sync_and_async(folder: Path, open_tools: OpenTools, isolation: str) -> None:
+    toolset = await open_tools(folder, bind("double", isolation=isolation), bind("wait", isolation=isolation))
     session = await toolset.open(item(), "trace_1")
     assert [(spec.name, spec.description) for spec in session.specs] == [
         ("double", "Twice N."),
@@ -200,25 +211,29 @@ async def test_functions_sync_and_async(folder: Path) -> None:
     await session.close()
     with pytest.raises(ToolFault, match="after its episode ended"):
         await session.call(call("double", '{"n": 4}'))
-    await toolset.close()
 
 
-async def test_integers_reach_the_function_as_integers(folder: Path) -> None:
-    session = await build_toolset([bind("numbers")], folder).open(item(), "trace_1")
+@ALL
+async def test_integers_reach_the_function_as_integers(folder: Path, open_tools: OpenTools, isolation: str) -> None:
+    session = await (await open_tools(folder, bind("numbers", isolation=isolation))).open(item(), "trace_1")
     shown = await session.call(call("numbers", '{"n": 3.0, "ns": [1.0, 2], "by": 2.0}'))
     assert shown.output == "[3, [1, 2], 2.0]"
     await session.close()
 
 
-async def test_a_file_runs_once_a_job(folder: Path) -> None:
-    toolset = build_toolset([bind("loads"), bind("double"), bind("Notes")], folder)
+@ALL
+async def test_a_file_runs_once_a_job(folder: Path, open_tools: OpenTools, isolation: str) -> None:
+    toolset = await open_tools(folder, *(bind(name, isolation=isolation) for name in ("loads", "double", "Notes")))
     session = await toolset.open(item(log=str(folder / "log")), "trace_1")
     assert (await session.call(call("loads"))).output == "[1]"
     await session.close()
 
 
-async def test_a_class_is_built_for_each_episode_from_its_own_copy(folder: Path) -> None:
-    toolset = build_toolset([bind("Notes")], folder)
+@ALL
+async def test_a_class_is_built_for_each_episode_from_its_own_copy(
+    folder: Path, open_tools: OpenTools, isolation: str
+) -> None:
+    toolset = await open_tools(folder, bind("Notes", isolation=isolation))
     assert [spec.name for spec in toolset.specs] == ["first", "second", "add", "shout", "kind"]
     assert toolset.specs[2].parameters["properties"] == {"text": {"type": "string", "description": "What to note."}}
     task = item(words=[], log=str(folder / "log"))
@@ -235,18 +250,22 @@ async def test_a_class_is_built_for_each_episode_from_its_own_copy(folder: Path)
     assert (folder / "log").read_text() == "closed\nclosed\n"
 
 
-async def test_a_class_that_cannot_start_or_close(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(ToolFault, match=r"tools\.py:Fails raised LookupError: no such item"):
-        await build_toolset([bind("Fails")], folder).open(item(), "trace_1")
-    session = await build_toolset([bind("Notes")], folder).open(item(close_fails=True), "trace_1")
+@ALL
+async def test_a_class_that_cannot_start_or_close(
+    folder: Path, open_tools: OpenTools, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ToolFault, match=r"tools\.py:Fails raised LookupError: no such item \(tools\.py:\d+\)"):
+        await (await open_tools(folder, bind("Fails", isolation=isolation))).open(item(), "trace_1")
+    toolset = await open_tools(folder, bind("Notes", isolation=isolation))
+    session = await toolset.open(item(close_fails=True), "trace_1")
     with caplog.at_level(logging.WARNING):
         await session.close()
     assert "close raised KeyError" in caplog.text
 
 
-async def test_thread_isolation_keeps_one_thread_and_a_real_time_limit(folder: Path) -> None:
-    limits = ToolLimits(timeout_s=0.05)
-    toolset = build_toolset([bind("Database", isolation="thread"), bind("sleepy", isolation="thread")], folder, limits)
+async def test_thread_isolation_keeps_one_thread_and_a_real_time_limit(folder: Path, open_tools: OpenTools) -> None:
+    bindings = [bind(name, isolation="thread") for name in ("Database", "sleepy")]
+    toolset = await open_tools(folder, *bindings, limits=ToolLimits(timeout_s=0.05))
     before = threading.active_count()
     session = await toolset.open(item(), "trace_1")
     assert threading.active_count() == before + 2
@@ -260,13 +279,13 @@ async def test_thread_isolation_keeps_one_thread_and_a_real_time_limit(folder: P
     for thread in threading.enumerate():
         if thread.name.startswith("tools "):
             thread.join(5)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
-@pytest.mark.parametrize("isolation", ["inline", "thread"])
-async def test_wild_tools_are_faults(folder: Path, isolation: str) -> None:
-    names = ("leave", "stop", "strange")
-    session = await build_toolset([bind(name, isolation=isolation) for name in names], folder).open(item(), "trace_1")
+@ALL
+async def test_wild_tools_are_faults(folder: Path, open_tools: OpenTools, isolation: str) -> None:
+    toolset = await open_tools(folder, *(bind(name, isolation=isolation) for name in ("leave", "stop", "strange")))
+    session = await toolset.open(item(), "trace_1")
     with pytest.raises(ToolFault, match="SystemExit"):
         await session.call(call("leave"))
     with pytest.raises(ToolFault, match="StopIteration"):
@@ -276,8 +295,9 @@ async def test_wild_tools_are_faults(folder: Path, isolation: str) -> None:
     await session.close()
 
 
-async def test_inline_lateness_is_a_fault(folder: Path) -> None:
-    session = await build_toolset([bind("sleepy")], folder, ToolLimits(timeout_s=0.01)).open(item(), "trace_1")
+async def test_inline_lateness_is_a_fault(folder: Path, open_tools: OpenTools) -> None:
+    toolset = await open_tools(folder, bind("sleepy", isolation="inline"), limits=ToolLimits(timeout_s=0.01))
+    session = await toolset.open(item(), "trace_1")
     with pytest.raises(ToolFault, match="gave no answer within"):
         await session.call(call("sleepy", '{"seconds": 0.03}'))
 
@@ -301,7 +321,9 @@ async def test_inline_lateness_is_a_fault(folder: Path) -> None:
         ("nothing.py:x", "has no x; it has no public functions or classes", "tool_not_found"),
     ],
 )
-def test_targets_that_give_no_tool(folder: Path, target: str, words: str, code: str) -> None:
+async def test_targets_that_give_no_tool(
+    folder: Path, open_tools: OpenTools, target: str, words: str, code: str
+) -> None:
     (folder / "broken.py").write_text("def x(:\n")
     (folder / "quits.py").write_text("import sys\nsys.exit(1)\n")
     (folder / "sibling.py").write_text("from helpers import x\n")
@@ -309,28 +331,28 @@ def test_targets_that_give_no_tool(folder: Path, target: str, words: str, code: 
     (folder / "bare.py").write_text("def look(where):\n    return where\n")
     (folder / "nothing.py").write_text("")
     with pytest.raises(UserError, match=words) as caught:
-        build_toolset([bind("double"), PythonBinding(type="python", target=target)], folder)
+        await open_tools(folder, bind("double"), PythonBinding(type="python", target=target))
     assert (caught.value.param, caught.value.code) == ("agent.tools.1.target", code)
 
 
-def test_async_tools_cannot_be_moved_to_a_thread(folder: Path) -> None:
+async def test_async_tools_cannot_be_moved_to_a_thread(folder: Path, open_tools: OpenTools) -> None:
     with pytest.raises(UserError, match=r"has async wait.*leave isolation out"):
-        build_toolset([bind("wait", isolation="thread")], folder)
+        await open_tools(folder, bind("wait", isolation="thread"))
 
 
-def test_two_tools_of_one_name(folder: Path) -> None:
+async def test_two_tools_of_one_name(folder: Path, open_tools: OpenTools) -> None:
     (folder / "more.py").write_text("def double(n: int) -> int:\n    return n\n")
-    with pytest.raises(UserError, match=r"two tools are named double: tools.py:double and more.py:double") as caught:
-        build_toolset([bind("double"), PythonBinding(type="python", target="more.py:double")], folder)
-    assert caught.value.param == "agent.tools.1.target"
+    with pytest.raises(UserError, match="two tools are named double") as caught:
+        await open_tools(folder, bind("double"), PythonBinding(type="python", target="more.py:double"))
+    assert caught.value.param == "agent.tools.1"
 
 
-def test_same_file_names_in_two_folders_do_not_mix(tmp_path: Path) -> None:
+async def test_same_file_names_in_two_folders_do_not_mix(tmp_path: Path, open_tools: OpenTools) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tools.py").write_text(f'def say() -> str:\n    """{name}"""\n    return ""\n')
-    described = [build_toolset([bind("say")], tmp_path / name).specs[0].description for name in ("one", "two")]
-    assert described == ["one", "two"]
+    toolsets = [await open_tools(tmp_path / name, bind("say")) for name in ("one", "two")]
+    assert [toolset.specs[0].description for toolset in toolsets] == ["one", "two"]
 
 
 @pytest.mark.parametrize("target", ["tools.py", "tools:x", "tools.py:", "tools.py:a.b", "a:b.py:x"])
@@ -339,8 +361,8 @@ def test_binding_spelling(target: str) -> None:
         PythonBinding(type="python", target=target)
 
 
-async def test_an_item_that_lists_tools_is_offered_those(folder: Path) -> None:
-    toolset = build_toolset([bind("double"), bind("wait")], folder)
+async def test_an_item_that_lists_tools_is_offered_those(folder: Path, open_tools: OpenTools) -> None:
+    toolset = await open_tools(folder, bind("double"), bind("wait"))
     own = ToolSpec(
         name="double",
         description="2n",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import pytest
 
-from agentrft.errors import ToolFault
+from agentrft.errors import ToolFault, ToolOutage
 from agentrft.protocols import ToolContext
-from agentrft.tools import ArgumentCheck, OfferedTool, ToolLimits, call_tool, spec_from_function
+from agentrft.tools import ArgumentCheck, Guardrails, Policy, ToolLimits, spec_from_function
+from agentrft.tools.call import CallPath, OfferedTool
+from agentrft.tools.source import Hints
 from agentrft.types import Item, ToolCall, ToolResult, ToolSpec
 
 ITEM = Item(id="row-1", messages=())
@@ -20,12 +24,31 @@ ITEM = Item(id="row-1", messages=())
 class FunctionTool:
     """A tool that runs one async function."""
 
-    def __init__(self, spec: ToolSpec, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, spec: ToolSpec, function: Callable[..., Any], turn: AbstractAsyncContextManager[object] | None = None
+    ) -> None:
         self.spec = spec
         self.function = function
+        self.turn: AbstractAsyncContextManager[object] = turn or nullcontext()
+        self.contexts: list[ToolContext] = []
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        self.contexts.append(context)
         return await self.function(**arguments)
+
+
+def path_to(
+    tool: FunctionTool,
+    *,
+    limits: ToolLimits | None = None,
+    guardrails: Mapping[str, Any] | None = None,
+    hints: Hints | None = None,
+    monotonic: Callable[[], float],
+) -> CallPath:
+    given = Guardrails.model_validate({"retries": {"backoff": [0.001, 0.002]}, **(guardrails or {})})
+    offered = {tool.spec.name: OfferedTool(tool=tool, check=ArgumentCheck(tool.spec), hints=hints or Hints())}
+    limits = limits or ToolLimits()
+    return CallPath(offered, ITEM, "trace_1", limits=limits, policy=Policy(guardrails=given), monotonic=monotonic)
 
 
 async def grep(text: str, path: str) -> str:
@@ -54,10 +77,11 @@ async def run(
     step_s: float = 0.0,
 ) -> ToolResult:
     spec = spec_from_function(function)
-    offered = {spec.name: OfferedTool(tool=FunctionTool(spec, function), check=ArgumentCheck(spec))}
-    call = ToolCall(id="call_0", name=name or spec.name, arguments=arguments)
-    context = ToolContext(trace_id="trace_1", item=ITEM, deadline_s=deadline_s)
-    return await call_tool(call, offered, context, limits or ToolLimits(), Ticks(step_s))
+    path = path_to(
+        FunctionTool(spec, function), limits=limits or ToolLimits(timeout_s=deadline_s), monotonic=Ticks(step_s)
+    )
+    (result,) = await path.run([ToolCall(id="call_0", name=name or spec.name, arguments=arguments)])
+    return result
 
 
 async def test_a_good_call() -> None:
@@ -75,7 +99,12 @@ async def test_a_good_call() -> None:
         ("[1]", 'error: arguments must be a JSON object, example {"text": "text", "path": "text"}'),
         ('{"text": NaN}', 'error: arguments must be a JSON object, example {"text": "text", "path": "text"}'),
         ('{"text": 1e999}', 'error: arguments must be a JSON object, example {"text": "text", "path": "text"}'),
-        ("[" * 100_000, 'error: arguments must be a JSON object, example {"text": "text", "path": "text"}'),
+        ("[" * 60_000, 'error: arguments must be a JSON object, example {"text": "text", "path": "text"}'),
+        ("[" * 70_000, 'error: arguments must have 65536 bytes at most, example {"text": "text", "path": "text"}'),
+        (
+            '{"text": ' + "[" * 101 + "]" * 101 + "}",
+            'error: arguments must be nested 100 deep at most, example {"text": "text", "path": "text"}',
+        ),
         ("9" * 10_000, 'error: arguments must be a JSON object, example {"text": "text", "path": "text"}'),
     ],
 )
@@ -165,15 +194,89 @@ async def test_lateness_that_could_not_be_interrupted_is_found_afterwards() -> N
 async def test_waiting_for_the_turn_is_not_time_of_the_call() -> None:
     spec = spec_from_function(grep)
     turn = asyncio.Lock()
-    offered = {"grep": OfferedTool(tool=FunctionTool(spec, grep), check=ArgumentCheck(spec), turn=turn)}
-    context = ToolContext(trace_id="trace_1", item=ITEM, deadline_s=0.05)
+    limits = ToolLimits(timeout_s=0.05)
+    path = path_to(FunctionTool(spec, grep, turn), limits=limits, monotonic=asyncio.get_running_loop().time)
     call = ToolCall(id="call_0", name="grep", arguments='{"text": "port", "path": "/"}')
     await turn.acquire()
-    waiting = asyncio.create_task(call_tool(call, offered, context, ToolLimits(), asyncio.get_running_loop().time))
+    waiting = asyncio.create_task(path.run([call]))
     await asyncio.sleep(0.15)
     turn.release()
-    assert (await waiting).output == "/: port"
+    assert (await waiting)[0].output == "/: port"
     assert not turn.locked()
+
+
+class Flaky:
+    """An outage for the first `failures` calls."""
+
+    def __init__(self, failures: int, wait_s: float | None = None) -> None:
+        self.failures, self.wait_s = failures, wait_s
+
+    async def __call__(self) -> str:
+        if self.failures:
+            self.failures -= 1
+            raise ToolOutage("the service said 503", wait_s=self.wait_s)
+        return "up again"
+
+
+FLAKY = ToolSpec(name="ask", description="Ask.", parameters={"type": "object", "properties": {}})
+CALL = ToolCall(id="call_0", name="ask", arguments="{}")
+
+
+@pytest.mark.parametrize(
+    ("hints", "rules", "tries"),
+    [
+        (Hints(repeatable=True), {}, 4),  # its server recognises the call
+        (Hints(), {"effect": "read"}, 4),
+        (Hints(), {}, 1),
+        (Hints(repeatable=True), {"effect": "write"}, 1),  # the answer may have been lost after the work was done
+        (Hints(repeatable=True, writes=True), {}, 1),
+        (Hints(writes=True), {"idempotent": "by_key"}, 4),
+        (Hints(writes=True), {"effect": "read"}, 4),
+    ],
+)
+async def test_an_outage_is_tried_again_where_that_is_safe(hints: Hints, rules: dict[str, Any], tries: int) -> None:
+    tool = FunctionTool(FLAKY, Flaky(3, wait_s=60.0))  # it asks for a minute, and gets `backoff` at most
+    path = path_to(tool, hints=hints, guardrails={"tools": {"*": rules}}, monotonic=Ticks(0.0))
+    if tries == 4:
+        (result,) = await path.run([CALL])
+        assert (result.output, result.tries, result.is_error) == ("up again", 4, False)
+    else:
+        with pytest.raises(ToolFault, match="the service said 503"):
+            await path.run([CALL])
+    assert len(tool.contexts) == tries
+    assert {context.call_id for context in tool.contexts} == {"call_" + CALL_HASH}
+
+
+CALL_HASH = hashlib.sha256(b"trace_1/call_0").hexdigest()[:24]
+
+
+async def test_an_outage_that_lasts_is_a_fault_that_says_how_often_it_was_tried() -> None:
+    path = path_to(FunctionTool(FLAKY, Flaky(9)), hints=Hints(repeatable=True), monotonic=Ticks(0.0))
+    with pytest.raises(ToolFault, match=r"the service said 503 \(4 tries\)"):
+        await path.run([CALL])
+
+
+async def test_a_call_that_hangs_is_tried_again_only_where_that_is_safe() -> None:
+    slept = []
+
+    async def hang() -> str:
+        slept.append(None)
+        await asyncio.sleep(60)
+        return ""
+
+    limits, twice = ToolLimits(timeout_s=0.02), {"retries": {"transient": 1, "backoff": [0.001, 0.001]}}
+    for hints, tries in ((Hints(), 1), (Hints(repeatable=True), 2)):
+        slept.clear()
+        path = path_to(
+            FunctionTool(FLAKY, hang),
+            limits=limits,
+            guardrails=twice,
+            hints=hints,
+            monotonic=asyncio.get_running_loop().time,
+        )
+        with pytest.raises(ToolFault, match=r"gave no answer within 0\.02 s"):
+            await path.run([CALL])
+        assert len(slept) == tries
 
 
 async def test_cancelling_the_episode_is_not_a_fault() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from agentrft.errors import UserError
-from agentrft.tools import PythonBinding, build_toolset
+from agentrft.tools import JobTools, PythonBinding
 from agentrft.types import Item, ToolCall
 
 TOOLS = '''
@@ -74,8 +75,11 @@ class Greatest:
 '''
 
 
-def bind(name: str) -> list[PythonBinding]:
-    return [PythonBinding(type="python", target=f"tools.py:{name}")]
+OpenTools = Callable[..., Awaitable[JobTools]]
+
+
+def bind(name: str, isolation: str = "process") -> PythonBinding:
+    return PythonBinding(type="python", target=f"tools.py:{name}", isolation=isolation)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -84,8 +88,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_every_public_routine_is_a_tool(folder: Path) -> None:
-    toolset = build_toolset(bind("Words"), folder)
+@pytest.mark.parametrize("isolation", ["process", "thread", "inline"])
+async def test_every_public_routine_is_a_tool(folder: Path, open_tools: OpenTools, isolation: str) -> None:
+    toolset = await open_tools(folder, bind("Words", isolation))
     assert {spec.name: list(spec.parameters["properties"]) for spec in toolset.specs} == {
         "find": ["word", "times"],
         "trace": ["word"],
@@ -101,12 +106,12 @@ async def test_every_public_routine_is_a_tool(folder: Path) -> None:
     await session.close()
 
 
-def test_an_override_that_is_data_takes_the_tool_away(folder: Path) -> None:
-    specs = build_toolset(bind("Fewer"), folder).specs
+async def test_an_override_that_is_data_takes_the_tool_away(folder: Path, open_tools: OpenTools) -> None:
+    specs = (await open_tools(folder, bind("Fewer"))).specs
     assert [spec.name for spec in specs] == ["find", "trace", "shout", "twice"]
 
 
-def test_a_routine_that_cannot_be_offered_is_refused(folder: Path) -> None:
+async def test_a_routine_that_cannot_be_offered_is_refused(folder: Path, open_tools: OpenTools) -> None:
     with pytest.raises(UserError, match="tool greatest: its signature cannot be read") as caught:
-        build_toolset(bind("Greatest"), folder)
+        await open_tools(folder, bind("Greatest"))
     assert (caught.value.param, caught.value.code) == ("agent.tools.0.target", "invalid_tool")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agentrft.errors import ToolFault
-from agentrft.protocols import ToolSession, ToolSet
-from agentrft.tools import PythonBinding, ToolLimits, build_toolset
+from agentrft.errors import ToolFault, UserError
+from agentrft.tools import JobTools, PythonBinding, ToolLimits, open_toolset
+from agentrft.tools.toolset import EpisodeTools
 from agentrft.types import Item, ToolCall
 
 TOOLS = """
@@ -71,22 +71,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def slow(folder: Path, *, name: str = "Slow", timeout_s: float) -> ToolSet:
+async def slow(folder: Path, *, name: str = "Slow", timeout_s: float) -> JobTools:
     binding = PythonBinding(type="python", target=f"tools.py:{name}", isolation="thread")
-    return build_toolset([binding], folder, ToolLimits(timeout_s=timeout_s))
+    return await open_toolset([binding], folder, ToolLimits(timeout_s=timeout_s))
 
 
 def item(folder: Path, **fields: object) -> Item:
     return Item(id="row-1", messages=(), fields={"folder": str(folder), **fields})
 
 
-async def call(session: ToolSession, name: str, arguments: str = "{}") -> str:
+async def call(session: EpisodeTools, name: str, arguments: str = "{}") -> str:
     return (await session.call(ToolCall(id="call_1_0", name=name, arguments=arguments))).output
 
 
 async def hang(folder: Path, *, name: str = "Slow", **fields: object) -> None:
     """An episode that gives one call up and ends while that still runs."""
-    session = await slow(folder, name=name, timeout_s=0.1).open(item(folder, **fields), "trace_1")
+    session = await (await slow(folder, name=name, timeout_s=0.1)).open(item(folder, **fields), "trace_1")
     with pytest.raises(ToolFault, match="hang gave no answer"):
         await call(session, "hang")
     await session.close()
@@ -111,7 +111,7 @@ def log(folder: Path) -> list[str]:
 
 
 async def test_waiting_behind_another_call_is_not_time_of_the_call(folder: Path) -> None:
-    session = await slow(folder, timeout_s=0.9).open(item(folder), "trace_1")
+    session = await (await slow(folder, timeout_s=0.9)).open(item(folder), "trace_1")
     start = time.perf_counter()
     # one after the other they take 1 s, each of them 0.25 s
     answers = await asyncio.gather(*(call(session, "nap", '{"seconds": 0.25}') for _ in range(4)))
@@ -121,7 +121,7 @@ async def test_waiting_behind_another_call_is_not_time_of_the_call(folder: Path)
 
 
 async def test_async_reset_and_close_are_awaited_on_the_event_loop(folder: Path) -> None:
-    session = await slow(folder, name="Waits", timeout_s=5).open(item(folder), "trace_1")
+    session = await (await slow(folder, name="Waits", timeout_s=5)).open(item(folder), "trace_1")
     await session.close()
     assert log(folder) == ["reset on MainThread", "close on MainThread"]
 
@@ -135,7 +135,7 @@ async def test_close_follows_a_late_call_and_nobody_waits(folder: Path) -> None:
 
 async def test_close_follows_a_late_reset(folder: Path) -> None:
     with pytest.raises(ToolFault, match="TimeoutError"):
-        await slow(folder, timeout_s=0.1).open(item(folder, resets_late=True), "trace_1")
+        await (await slow(folder, timeout_s=0.1)).open(item(folder, resets_late=True), "trace_1")
     set_free(folder)
     assert log(folder) == ["close on tools tools.py:Slow"]
 
@@ -159,3 +159,28 @@ def test_close_follows_a_late_call_even_when_the_event_loop_is_gone(folder: Path
     asyncio.run(hang(folder))
     set_free(folder)
     assert log(folder) == ["hang on tools tools.py:Slow", "close on tools tools.py:Slow"]
+
+
+async def test_the_job_stops_when_eight_threads_hang(folder: Path) -> None:
+    tools = await slow(folder, timeout_s=0.05)
+    for k in range(8):
+        session = await tools.open(item(folder), f"trace_{k}")
+        with pytest.raises(ToolFault, match="hang gave no answer"):
+            await call(session, "hang")
+        await session.close()
+    with pytest.raises(UserError, match=r"8 threads hang .*tools\.py:Slow.*isolation: process") as caught:
+        await tools.open(item(folder), "trace_8")
+    assert (caught.value.param, caught.value.code) == ("agent.tools", "tool_threads_stuck")
+    # another job has threads of its own, and those that came free count no more
+    other = await (await slow(folder, timeout_s=5)).open(item(folder), "trace_9")
+    await other.close()
+    set_free(folder)
+    session = await tools.open(item(folder), "trace_10")
+    assert await call(session, "nap", '{"seconds": 0}') == "awake"
+    await session.close()
+
+
+async def test_threads_that_ended_in_time_do_not_count(folder: Path) -> None:
+    tools = await slow(folder, timeout_s=5)
+    for k in range(10):
+        await (await tools.open(item(folder), f"trace_{k}")).close()

@@ -47,6 +47,11 @@ class Tokenizer(Protocol):
         """Whether `token` is a control token of this tokenizer."""
         ...
 
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """The texts of all control tokens."""
+        ...
+
     def special(self, token: str) -> int:
         """The id of a control token; raises UserError when there is none of that name."""
         ...
@@ -148,6 +153,10 @@ class FastTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        return tuple(sorted(self._marks))
 
     def has(self, token: str) -> bool:
         return token in self._marks

@@ -237,12 +237,12 @@ class ArgumentCheck:
         found = (made for error in self._validator.iter_errors(arguments) for made in _read_error(error))
         return tuple(sorted(dict.fromkeys(found), key=lambda error: error.path))
 
-    def explain(self, errors: Sequence[ArgumentError]) -> str:
+    def explain(self, errors: Sequence[ArgumentError], *, with_example: bool = True) -> str:
         """One line for the model: each error, then a valid example."""
         parts = [str(error) for error in errors[:_MAX_ERRORS_SHOWN]]
         if len(errors) > _MAX_ERRORS_SHOWN:
             parts.append(f"{len(errors) - _MAX_ERRORS_SHOWN} more")
-        if self.example is not None:
+        if with_example and self.example is not None:
             parts.append(f"example {self.example}")
         return "; ".join(parts)
 

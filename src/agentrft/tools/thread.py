@@ -12,14 +12,40 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
+from weakref import WeakSet
 
+from agentrft.errors import UserError
+
+MAX_ABANDONED = 8
+"""Threads of a job that may hang in calls which were given up; they cannot be killed."""
 _Work = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
+
+
+class CallThreads:
+    """Starts the threads of one job, and counts those that hang."""
+
+    def __init__(self) -> None:
+        self._threads: WeakSet[CallThread] = WeakSet()
+
+    def start(self, name: str) -> CallThread:
+        """A new thread. Raises UserError when too many of the earlier ones still hang."""
+        hanging = sorted(thread.name for thread in self._threads if thread.is_abandoned)
+        if len(hanging) >= MAX_ABANDONED:
+            message = (
+                f"{len(hanging)} threads hang in tool calls that were given up ({', '.join(dict.fromkeys(hanging))}); "
+                "threads cannot be stopped: bind these tools with isolation: process, whose processes can"
+            )
+            raise UserError(message, param="agent.tools", code="tool_threads_stuck")
+        thread = CallThread(name)
+        self._threads.add(thread)
+        return thread
 
 
 class CallThread:
     """Runs callables on a daemon thread of its own."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"tools {name}", daemon=True)
         self._thread.start()
@@ -27,6 +53,11 @@ class CallThread:
         """Held by the one who may run something, so that the wait for others does not count as time of a call."""
         self.is_stuck = False
         """A call was given up while it ran: later ones would wait behind it."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """It still runs a call that was given up."""
+        return self.is_stuck and self._thread.is_alive()
 
     def start(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
         """The function's result to come, or what it raised; queued now. Cancelling only drops the result."""

@@ -1,129 +1,181 @@
-"""From a job's tool bindings to the tools of its episodes."""
+"""The tools of a job, and of one episode: whatever kinds they are, one set of names and one path for calls."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from agentrft.errors import ToolFault, UserError
-from agentrft.protocols import ToolContext
-from agentrft.tools.call import OfferedTool, call_tool
-from agentrft.tools.python_tool import PythonBinding, PythonSession, PythonSource, load_python_source
+from agentrft.tools.call import CallPath, OfferedTool
+from agentrft.tools.guardrails import Policy
+from agentrft.tools.guardrails.spec import ToolRules
+from agentrft.tools.limits import ToolLimits
+from agentrft.tools.output import READ_OUTPUT, KeptOutputs, ReadOutput
+from agentrft.tools.present import Shaping
 from agentrft.tools.schema import ArgumentCheck
-from agentrft.tools.shape import ToolLimits
+from agentrft.tools.source import Hints, SourceSession, ToolSource
 from agentrft.types import Item, ToolCall, ToolResult, ToolSpec
 
-ToolBinding = PythonBinding
-"""What a job file may write under `agent.tools`, tagged by `type`."""
 
+class JobTools:
+    """All tools of a job, `ToolSet` of protocols."""
 
-def build_toolset(
-    bindings: Sequence[ToolBinding],
-    base_dir: Path,
-    limits: ToolLimits | None = None,
-    *,
-    monotonic: Callable[[], float] = time.perf_counter,
-) -> PythonToolSet:
-    """The tools of a job; files are relative to `base_dir` and run once, now.
+    def __init__(
+        self,
+        sources: Mapping[str, ToolSource],
+        limits: ToolLimits | None = None,
+        policy: Policy | None = None,
+        shaping: Shaping | None = None,
+        *,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`sources` by the field of the job that each stands in.
 
-    `limits` defaults to `ToolLimits()`. Raises UserError (`param` is `agent.tools.<position>.target`) for a target that
-    is missing or unusable, and for two tools of one name.
-    """
-    modules: dict[Path, ModuleType] = {}
-    sources: list[PythonSource] = []
-    owners: dict[str, str] = {}
-    for position, binding in enumerate(bindings):
-        param = f"agent.tools.{position}.target"
-        source = load_python_source(binding, base_dir, modules, param=param)
-        for spec in source.specs:
-            if spec.name in owners:
-                message = f"two tools are named {spec.name}: {owners[spec.name]} and {binding.target}; rename one"
-                raise UserError(message, param=param, code="invalid_tool")
-            owners[spec.name] = binding.target
-        sources.append(source)
-    return PythonToolSet(sources, limits or ToolLimits(), monotonic)
-
-
-class PythonToolSet:
-    """The tools of a job, `ToolSet` of protocols."""
-
-    def __init__(self, sources: Sequence[PythonSource], limits: ToolLimits, monotonic: Callable[[], float]) -> None:
-        self._sources = tuple(sources)
-        self._limits = limits
+        Raises UserError for two tools of one name, and for guardrails that deny the tool that `offload` needs.
+        """
+        self.limits = limits or ToolLimits()
+        self.shaping = shaping or Shaping()
+        self._keeps = any(spec.offload for spec in self.shaping.outputs.values())
+        self.policy = _with_built_in(policy or Policy()) if self._keeps else policy or Policy()
+        self._sources = tuple(sources.values())
         self._monotonic = monotonic
-        self.specs: tuple[ToolSpec, ...] = tuple(spec for source in sources for spec in source.specs)
+        self._owners: dict[str, ToolSource] = {}
+        for param, source in sources.items():
+            for name in source.names:
+                if name == READ_OUTPUT.name and self._keeps:
+                    message = f"{name} is the built-in tool that `offload` brings; rename yours"
+                    raise UserError(message, param=param, code="invalid_tool")
+                if name in self._owners:
+                    message = f"two tools are named {name}; rename one, or leave one out"
+                    raise UserError(message, param=param, code="invalid_tool")
+                self._owners[name] = source
+        self.names: tuple[str, ...] = tuple(self._owners)
         """Every bound tool, in the order of the bindings."""
+        self.described: tuple[ToolSpec, ...] = tuple(spec for source in self._sources for spec in source.specs)
+        """The tools that describe themselves, those that guardrails deny among them."""
+        self.specs: tuple[ToolSpec, ...] = self._shown(self.described)
+        """The tools that describe themselves and that guardrails do not deny; what rows without `tools` are offered."""
         self._checks = {spec.name: ArgumentCheck(spec, param="agent.tools") for spec in self.specs}
 
-    async def open(self, item: Item, trace_id: str) -> PythonToolSession:
+    async def open(self, item: Item, trace_id: str) -> EpisodeTools:
         """Fresh tools for one episode.
 
         An item that lists tools is offered those, described as it describes them. Raises UserError when it lists one
         that the job does not bind, ToolFault when a tool cannot start.
         """
         specs, checks = self._offered(item)
-        sessions: list[PythonSession] = []
+        sessions: list[SourceSession] = []
         try:
             for source in self._sources:
-                sessions.append(await source.open(item, self._limits.timeout_s))
+                if any(name in checks for name in source.names):
+                    sessions.append(await source.open(item, trace_id, self.limits.timeout_s))
         except BaseException:
-            for session in sessions:
-                await session.close()
+            await _close_all(sessions)
             raise
         tools = {tool.spec.name: tool for session in sessions for tool in session.tools}
         offered = {
-            spec.name: OfferedTool(tool=tools[spec.name], check=checks[spec.name], turn=tools[spec.name].turn)
-            for spec in specs
+            name: OfferedTool(
+                tool=tools[name],
+                check=check,
+                hints=self.hints(name),
+                timeout_s=self._owners[name].timeout_s(name),
+            )
+            for name, check in checks.items()
+            if name in self._owners
         }
-        context = ToolContext(trace_id=trace_id, item=item, deadline_s=self._limits.timeout_s)
-        return PythonToolSession(specs, offered, sessions, context, self._limits, self._monotonic)
+        kept = KeptOutputs() if self._keeps else None
+        if kept is not None:
+            reader = ReadOutput(kept, self.limits)
+            offered[READ_OUTPUT.name] = OfferedTool(tool=reader, check=checks[READ_OUTPUT.name])
+        path = CallPath(
+            offered,
+            item,
+            trace_id,
+            limits=self.limits,
+            policy=self.policy,
+            shaping=self.shaping,
+            kept=kept,
+            monotonic=self._monotonic,
+        )
+        return EpisodeTools(specs, path, sessions)
+
+    def hints(self, name: str) -> Hints:
+        """What the tool says about itself."""
+        return self._owners[name].hints(name)
 
     async def close(self) -> None:
-        """Nothing to let go: Python tools live in their sessions."""
+        """Let go of servers, connections and processes; safe to call twice."""
+        await _close_all(self._sources)
 
     def _offered(self, item: Item) -> tuple[tuple[ToolSpec, ...], Mapping[str, ArgumentCheck]]:
         if not item.tools:
             return self.specs, self._checks
         for spec in item.tools:
-            if spec.name not in self._checks:
-                bound = ", ".join(self._checks) or "none"
+            if spec.name not in self._owners:
+                bound = ", ".join(self.names) or "none"
                 message = f"item {item.id}: it lists the tool {spec.name}, which the job does not bind; bound: {bound}"
                 raise UserError(message, param="agent.tools", code="tool_not_found")
-        return item.tools, {spec.name: ArgumentCheck(spec, param="tools") for spec in item.tools}
+        shown = self._shown(item.tools)
+        return shown, {spec.name: ArgumentCheck(spec, param="tools") for spec in shown}
+
+    def _shown(self, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
+        """Those that guardrails let the model see, and the tool that reads on in long outputs."""
+        built_in = (READ_OUTPUT,) if self._keeps else ()
+        return (*(spec for spec in specs if self.policy.offers(spec.name)), *built_in)
 
 
-class PythonToolSession:
+class EpisodeTools:
     """All tools of one episode, `ToolSession` of protocols."""
 
-    def __init__(
-        self,
-        specs: tuple[ToolSpec, ...],
-        offered: Mapping[str, OfferedTool],
-        sessions: Sequence[PythonSession],
-        context: ToolContext,
-        limits: ToolLimits,
-        monotonic: Callable[[], float],
-    ) -> None:
+    def __init__(self, specs: tuple[ToolSpec, ...], path: CallPath, sessions: Sequence[SourceSession]) -> None:
         self.specs: Sequence[ToolSpec] = specs
-        self._offered = offered
+        self._path = path
         self._sessions = tuple(sessions)
-        self._context = context
-        self._limits = limits
-        self._monotonic = monotonic
         self._is_closed = False
 
-    async def call(self, call: ToolCall) -> ToolResult:
-        """See `agentrft.tools.call.call_tool`. Raises ToolFault also when the session is closed."""
+    async def run(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        """See `CallPath.run`. Raises ToolFault also when the session is closed."""
         if self._is_closed:
-            raise ToolFault(f"tool {call.name} was called after its episode ended")
-        return await call_tool(call, self._offered, self._context, self._limits, self._monotonic)
+            raise ToolFault(f"tool {calls[0].name} was called after its episode ended")
+        return await self._path.run(calls)
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """`run` for a single call."""
+        (result,) = await self.run([call])
+        return result
+
+    async def state_hash(self) -> str | None:
+        """The state of the tools; a JSON list where several bindings are open. None when none can tell."""
+        hashes = [await session.state_hash() for session in self._sessions]
+        if len(hashes) > 1 and any(one is not None for one in hashes):
+            return json.dumps(hashes)
+        return hashes[0] if len(hashes) == 1 else None
 
     async def close(self) -> None:
         """End the episode's tools; safe to call twice. Never raises for what a tool does."""
         if self._is_closed:
             return
         self._is_closed = True
-        for session in self._sessions:
-            await session.close()
+        await _close_all(self._sessions)
+
+
+def _with_built_in(policy: Policy) -> Policy:
+    """`read_output` needs no entry under `guardrails.tools`; raises UserError where it is denied."""
+    guardrails = policy.guardrails
+    if guardrails.tools:
+        tools = {READ_OUTPUT.name: ToolRules(), **guardrails.tools}
+        policy = replace(policy, guardrails=guardrails.model_copy(update={"tools": tools}))
+    if not policy.offers(READ_OUTPUT.name):
+        message = f"{READ_OUTPUT.name}, which `offload` needs, is denied; let it through, or leave `offload` out"
+        raise UserError(message, param="guardrails.deny", code="invalid_guardrails")
+    return policy
+
+
+async def _close_all(parts: Sequence[SourceSession | ToolSource]) -> None:
+    """Close them in their order; who is cancelled meanwhile still closes the rest."""
+    async with AsyncExitStack() as stack:
+        for part in reversed(parts):
+            stack.push_async_callback(part.close)

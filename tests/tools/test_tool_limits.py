@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from agentrft.tools import ToolLimits, cut, estimate_tokens, shape, to_text
+from agentrft.tools import OutputSpec, ToolLimits, estimate_tokens, to_text
+from agentrft.tools.output import ShapedOutput, shape_output
+
+
+def shape(raw: str, limits: ToolLimits) -> ShapedOutput:
+    return shape_output(raw, OutputSpec(), limits)
+
+
+def cut(text: str, *, limit: int, count: Callable[[str], int]) -> str:
+    return shape(text, ToolLimits(output_tokens=limit, count_tokens=count)).text
 
 
 def test_strings_stay_and_the_rest_becomes_json() -> None:

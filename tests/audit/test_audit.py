@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -143,9 +144,85 @@ async def test_different_grades_for_the_same_sample_fail_but_with_a_judge_they_a
     found = await line("determinism", moody())
     assert found.verdict == "failed"
     assert found.detail in ("grades: -0.1, 0, -0.1", "grades: 0, -0.1, 0")
-    judged = await line("determinism", moody(), asks_model=True)
-    assert judged.verdict == "warning"
-    assert "ICC" in judged.change
+
+
+async def test_a_judge_is_measured_by_its_agreement_with_itself() -> None:
+    def noisy(noise: float) -> Answer:
+        turn = itertools.count()
+        return lambda sample, item: exact(sample, item) + noise * (next(turn) % 3)
+
+    # Right answers get 1, 1.01, 1.02 and wrong ones 0, 0.01, 0.02: next to none of the variance is within a sample.
+    close = await line("determinism", noisy(0.01), asks_model=True)
+    assert (close.verdict, close.detail) == ("safe", "ICC 1.00 of 3 gradings, 8 samples")
+    # 0, 1, 2 and 1, 2, 3 in 4 samples each: MSB 6/7, MSW 1, so (6/7 − 1) / (6/7 + 2) = −0.05
+    apart = await line("determinism", noisy(1.0), asks_model=True)
+    assert apart.verdict == "warning"
+    assert apart.detail.startswith("ICC -0.05 of 3 gradings, 8 samples; grades: ")
+    assert "average three gradings" in apart.change
+    same = await line("determinism", lambda sample, item: 0.5, asks_model=True)
+    assert (same.verdict, same.detail) == ("safe", "8 samples with grades, all alike: no ICC")
+    one = await line("determinism", lambda sample, item: exact(sample, item) or None, asks_model=True)
+    assert one.detail == "4 samples with grades, all alike: no ICC"
+
+
+class InGroups(Scored):
+    """Also grades several at once, by a function of the place in the group and the grade alone."""
+
+    def __init__(self, score: Answer, by_place: Callable[[int, float], float]) -> None:
+        super().__init__(score)
+        self.by_place = by_place
+        self.sizes: list[int] = []
+
+    async def grade_group(self, samples_G: Sequence[Sample], item: Item) -> list[Grade]:
+        self.sizes.append(len(samples_G))
+        alone = [await self.grade(sample, item, "t") for sample in samples_G]
+        return [
+            grade if grade.value is None else replace(grade, value=self.by_place(place, grade.value))
+            for place, grade in enumerate(alone)
+        ]
+
+
+async def test_a_group_grader_gets_groups_of_one_item_and_the_same_verdicts() -> None:
+    plan = AuditPlan(items=ITEMS, pass_threshold=0.5)
+    grader = InGroups(exact, lambda place, value: value)
+    found = await audit(plan, grader)
+    assert found.lines == (await report(exact)).lines
+    assert 1 < max(grader.sizes) <= 16
+
+
+async def test_grades_that_depend_on_company_fail_on_order() -> None:
+    grader = InGroups(exact, lambda place, value: value - 0.1 * (place > 0))
+    found = {line.name: line for line in (await audit(AuditPlan(items=ITEMS, pass_threshold=0.5), grader)).lines}
+    assert (found["order"].verdict, found["order"].detail) == ("failed", "grades: 0, 0, 0, -0.1")
+    assert found["determinism"].verdict == "safe"  # alone it always says the same
+
+
+async def test_right_answers_must_pass_where_that_is_asked_for() -> None:
+    def misses_lima(sample: Sample, item: Item) -> float:
+        return exact(sample, item) * (0.4 if sample.output_text == "Lima" else 1.0)
+
+    assert "reference" not in {line.name for line in (await report(misses_lima)).lines}
+    found = await line("reference", misses_lima, positive_control=True)
+    assert (found.verdict, found.worst, found.limit, found.item) == ("failed", 0.4, 0.5, "item-1")
+    assert found.evidence == "Lima"
+    assert found.detail == "1 of 4 right answers do not pass, the worst one without any tool call before it"
+    passing = await line("reference", exact, positive_control=True)
+    assert (passing.verdict, passing.detail) == ("safe", "4 right answers pass")
+    bare = [replace(item, fields={}) for item in ITEMS]
+    assert (await line("reference", lambda s, i: 0.0, positive_control=True, items=bare)).verdict == "skipped"
+
+
+async def test_a_right_answer_passes_on_its_best_trajectory() -> None:
+    tool = Message(role="tool", content="it is Oslo", tool_call_id="call_0_0")
+    sample = Sample(output_text="Oslo", messages=(*ITEMS[0].messages, tool, Message(role="assistant", content="Oslo")))
+
+    def asks_for_evidence(sample: Sample, item: Item) -> float:
+        return exact(sample, item) * any(message.role == "tool" for message in sample.messages)
+
+    # Two trajectories: the prompt alone, where the failure ended, and the one that was solved.
+    failure = Honest(item_id="item-0", sample=Sample(output_text="?", messages=ITEMS[0].messages))
+    plan = {"items": ITEMS[:1], "positive_control": True, "honest": [failure, Honest(item_id="item-0", sample=sample)]}
+    assert (await line("reference", asks_for_evidence, **plan)).verdict == "safe"
 
 
 async def test_a_grader_that_remembers_fails_on_order() -> None:

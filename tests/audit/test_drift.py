@@ -1,9 +1,17 @@
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from agentrft.audit import alarms as alarms_module
+from agentrft.audit import drift
 from agentrft.audit.drift import DriftMonitor
+from agentrft.audit.thresholds import Thresholds
 from agentrft.errors import UserError
+from agentrft.jobs.spec import Audit as JobAudit
 from agentrft.testing import ScriptedGrader
 from agentrft.types import Episode, Grade, Group, Item, Message, StopReason, TokenTrace, ToolCall, Turn
 
@@ -107,11 +115,46 @@ async def test_a_rewarded_canary_stops_at_once():
 def test_an_alarm_comes_once_and_again_after_it_cleared():
     monitor = DriftMonitor()
     names = []
-    for step, ess in enumerate([1.0, 0.2, 0.1, 0.9, 0.2]):
+    for step, ess in enumerate([1.0, 0.2, 0.1, 0.9, 0.9, 0.9, 0.2]):
         verdict = monitor.observe(step, {"ess": ess}, [group(0.5)])
         assert verdict.stop is None
         names.append([alarm.name for alarm in verdict.alarms])
-    assert names == [[], ["ess"], [], [], ["ess"]]
+    assert names == [[], ["ess"], [], [], [], [], ["ess"]]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [0.32, 0.29] * 6,  # 0.32 is no longer below 0.3, but not a tenth above it: 0.33
+        [0.9, 0.9, 0.29] * 4,  # back, but never three times in a row
+        [0.9, None, 0.29, None, 0.9, 0.29],  # steps without an update say nothing
+    ],
+    ids=["within the margin", "never for long", "with gaps"],
+)
+def test_a_figure_that_trembles_around_its_threshold_fires_once(later):
+    monitor = DriftMonitor()
+    names = []
+    for step, ess in enumerate([1.0, 0.29, *later]):
+        verdict = monitor.observe(step, {} if ess is None else {"ess": ess}, [group(0.5)])
+        names += [alarm.name for alarm in verdict.alarms]
+    assert names == ["ess"]
+
+
+def test_what_was_counted_towards_arming_survives_a_restart():
+    first = DriftMonitor()
+    for step, ess in enumerate([0.2, 0.9, 0.9]):
+        first.observe(step, {"ess": ess}, [group(0.5)])
+    second = DriftMonitor()
+    second.restore(json.loads(json.dumps(first.state())))
+    assert second.observe(4, {"ess": 0.9}, [group(0.5)]).alarms == ()
+    assert [alarm.name for alarm in second.observe(5, {"ess": 0.2}, [group(0.5)]).alarms] == ["ess"]
+
+
+async def test_a_gap_that_opens_at_once_is_one_alarm_and_stops_as_long_as_it_is_open():
+    monitor = DriftMonitor(Audit().grader())
+    verdicts = [await monitor.validated(step, [group(reward)]) for step, reward in enumerate((0.3, 0.6, 0.6, 0.3))]
+    assert [[(a.name, a.level) for a in verdict.alarms] for verdict in verdicts] == [[], [("gap", "stop")], [], []]
+    assert [verdict.stop is not None for verdict in verdicts] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +174,109 @@ def test_behaviour_that_left_its_start_only_warns(name, later, value):
     alarms = {alarm.name: alarm for alarm in verdict.alarms}
     assert alarms[name].level == "warn"
     assert alarms[name].value == pytest.approx(value)
+
+
+def items(answers: str, *, says: str = "") -> list[Group]:
+    """One group of two for each letter, whose members answer it."""
+    made = []
+    for n, letter in enumerate(answers):
+        one = group(0.5, says=says)
+        turn = Turn(reply=Message(role="assistant", content=letter))
+        episodes = tuple(replace(episode, turns=(turn,)) for episode in one.episodes)
+        made.append(replace(one, item=replace(one.item, id=f"i{n}"), episodes=episodes))
+    return made
+
+
+def test_one_answer_for_all_items_warns():
+    monitor = DriftMonitor()
+    assert monitor.observe(1, {}, items("aabcd")).alarms == ()  # 2 of 5 items
+    [alarm] = monitor.observe(2, {}, items("aaaab")).alarms
+    # 4 of 5 items: above 0.5, and twice the start's
+    assert (alarm.name, alarm.level, alarm.value, alarm.threshold) == ("template", "warn", pytest.approx(0.8), 0.5)
+
+
+def test_two_labels_are_no_template():
+    monitor = DriftMonitor()
+    monitor.observe(1, {}, items("aabb"))
+    # 3 of 4 after 2 of 4 is 1.5 times the start's, not more
+    assert monitor.observe(2, {}, items("aaab")).alarms == ()
+
+
+def test_a_gradient_out_of_line_warns():
+    monitor = DriftMonitor()
+    norms = [1.0, 9.0, 1.0, 1.2, 0.8, 5.1]  # 9 comes before there are five; 5.1 / median(1, 9, 1, 1.2, 0.8) = 5.1
+    told = [monitor.observe(n, {"grad_norm": norm}, [group(0.5)]).alarms for n, norm in enumerate(norms)]
+    assert told[:5] == [()] * 5
+    [alarm] = told[5]
+    assert (alarm.name, alarm.level, alarm.value) == ("grad_norm", "warn", pytest.approx(5.1))
+
+
+def test_a_policy_far_from_its_reference_warns():
+    monitor = DriftMonitor()
+    assert monitor.observe(1, {"kl_ref_k3": 0.1}, [group(0.5)]).alarms == ()
+    assert monitor.observe(2, {}, [group(0.5)]).alarms == ()  # measured at evaluations only
+    [alarm] = monitor.observe(3, {"kl_ref_k3": 0.11}, [group(0.5)]).alarms
+    assert (alarm.name, alarm.level, alarm.value) == ("kl_ref", "warn", 0.11)
+
+
+async def test_graders_that_part_company_warn():
+    """20 episodes, half of which the training grader passes; the audit grader first says the same, then knows none."""
+    agree = [True]
+    half = [group(0.9, size=10), group(0.1, size=10)]
+    for n, one in enumerate(half):
+        turn = Turn(reply=Message(role="assistant", content="ab"[n]))
+        half[n] = replace(
+            one,
+            episodes=tuple(replace(episode, turns=(turn,)) for episode in one.episodes),
+            grades=tuple(Grade(value=[0.9, 0.1][n]) for _ in one.grades),
+        )
+    auditor = ScriptedGrader(lambda sample, item: 2.0 if (sample.output_text == "a") is agree[0] else 1.0)
+    monitor = DriftMonitor(auditor, audit_pass_threshold=1.5)
+    assert (await monitor.validated(0, half)).alarms == ()
+    agree[0] = False
+    alarms = {alarm.name: alarm for alarm in (await monitor.validated(4, half)).alarms}
+    # κ 1 when they agree on all, −1 when on none and each passes half: (0 − 0.5) / (1 − 0.5)
+    assert (alarms["kappa"].level, alarms["kappa"].value) == ("warn", pytest.approx(2.0))
+
+
+def test_thresholds_of_the_job_are_those_that_count():
+    monitor = DriftMonitor(thresholds=Thresholds(ess=0.8, zero_signal=0.9))
+    [alarm] = monitor.observe(1, {"ess": 0.7, "signal_frac": 0.2}, [group(0.5)]).alarms
+    assert (alarm.name, alarm.threshold) == ("ess", 0.8)
+
+
+def test_every_alarm_has_a_threshold_of_its_name_and_a_line_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    names = set(re.findall(r"alarms\.(?:grown|shrunk)\(\"(\w+)\"", Path(drift.__file__).read_text()))
+    names |= set(re.findall(r"(?:_warning\(\s*|name=)\"(\w+)\"", Path(alarms_module.__file__).read_text()))
+    assert names == {
+        "gap", "length", "calls", "diversity", "entropy", "template", "zero_signal", "ess", "grad_norm", "kl_ref",
+        "kappa", "ngrams",
+    }  # fmt: skip
+    assert names - set(Thresholds.model_fields) == set()
+    assert [name for name in Thresholds.model_fields if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({"lenght": 2.0}, "Extra inputs are not permitted"),
+        ({"length": 1.0}, "greater than 1"),
+        ({"entropy": 1.5}, "less than or equal to 1"),
+        ({"kl_ref": float("inf")}, "finite number"),
+        ({"gap": 0.2, "gap_stop": 0.1}, "got gap_stop 0.1 below gap 0.2, expected it at or above"),
+    ],
+)
+def test_bad_thresholds_are_refused(document, says):
+    with pytest.raises(ValidationError, match=says):
+        JobAudit.model_validate({"thresholds": document})
+
+
+def test_thresholds_without_alarms_are_refused():
+    with pytest.raises(ValidationError, match="`monitor: false` turns the alarms off"):
+        JobAudit.model_validate({"monitor": False, "thresholds": {"length": 2.0}})
+    quiet = JobAudit.model_validate({"monitor": False})
+    assert JobAudit.model_validate(quiet.model_dump(mode="json")) == quiet  # as a stored job is read again
 
 
 def test_groups_without_signal_warn():

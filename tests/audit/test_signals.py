@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from agentrft.audit import signals
@@ -72,3 +74,47 @@ def test_a_new_word_of_winners_emerges():
     assert found.keys() == {"please", "say please"}
     assert found["please"][0] == pytest.approx(21.0)
     assert found["please"][1] == [f"ep_{i}" for i in range(10)]
+
+
+def on_items(*answers: tuple[str, ...], calls: tuple[str, ...] = ()):
+    """A group for each tuple of answers."""
+    groups = []
+    for n, texts in enumerate(answers):
+        made = [(episode(m, text=text, calls=calls), 0.0) for m, text in enumerate(texts)]
+        groups.append(replace(group(*made), item=Item(id=f"i{n}", messages=())))
+    return groups
+
+
+def test_a_template_is_what_most_items_get():
+    # "no" on 1, 1/2, 1 and 0 of four items: 2.5 / 4
+    assert signals.template_share(on_items(("No ",), ("no", "a"), ("NO",), ("b",))) == pytest.approx(0.625)
+    assert signals.template_share(on_items(("no",), ("no",), ("no",))) is None  # three items
+    assert signals.template_share(on_items(("",), ("",), ("",), ("",))) == 0.0  # no answer is no template
+
+
+def test_a_call_without_arguments_cannot_depend_on_the_item():
+    answers = (("a",), ("b",), ("c",), ("d",))
+    assert signals.template_share(on_items(*answers, calls=("{}",))) == 0.25
+    assert signals.template_share(on_items(*answers, calls=('{"path": "/"}',))) == 1.0
+
+
+def test_an_item_that_is_played_often_counts_once():
+    once = on_items(("x",), ("a",), ("b",), ("c",))
+    assert signals.template_share([*once, once[0], once[0]]) == 0.25
+
+
+def test_kappa_by_hand():
+    # 20 pairs: 8 pass both, 2 only the first, 2 only the second, 8 none. Observed 0.8, chance 0.5 · 0.5 + 0.5 · 0.5.
+    pairs = [(True, True)] * 8 + [(True, False)] * 2 + [(False, True)] * 2 + [(False, False)] * 8
+    assert signals.cohen_kappa(pairs) == pytest.approx(0.6)
+    assert signals.cohen_kappa([(True, True)] * 20) is None  # chance is 1
+    assert signals.cohen_kappa([]) is None
+
+
+def test_kappa_takes_each_grader_by_its_own_threshold():
+    first = [group(*[(episode(n), float(n % 2)) for n in range(20)])]
+    second = [replace(first[0], grades=tuple(Grade(value=5.0 + 5.0 * (n % 2)) for n in range(20)))]
+    assert signals.passing_kappa(first, second, 0.5, 8.0) == 1.0
+    assert signals.passing_kappa(first, second, 0.5, 5.0) == 0.0  # the second passes all
+    none = replace(first[0], grades=(Grade(value=None, reason="?"), *first[0].grades[1:]))
+    assert signals.passing_kappa([none], second, 0.5, 8.0) is None  # 19 pairs

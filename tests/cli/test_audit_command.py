@@ -166,6 +166,30 @@ def test_what_is_not_there_is_a_user_error(cli: Cli, args: tuple[str, ...], word
     assert word in said
 
 
+def test_right_answers_are_asked_for_by_an_option(cli: Cli, copied: Callable[..., Path]) -> None:
+    code, text, _ = cli(str(FILENAV / "job.yaml"), "--reference", "--json")
+    found = {line["name"]: line for line in json.loads(text)["lines"]}
+    assert (code, found["reference"]["verdict"], found["reference"]["detail"]) == (0, "safe", "10 right answers pass")
+    strict = copied("filenav", "source_file: grader.py}", "source_file: grader.py, pass_threshold: 1.1}")
+    code, text, _ = cli(str(strict), "--reference", "--items", "2")
+    assert code == 1
+    assert "✗ reference" in text
+    assert "2 of 2 right answers do not pass" in text
+
+
+def test_episodes_come_from_one_place(cli: Cli) -> None:
+    code, _, said = cli(str(FILENAV / "job.yaml"), "--play", "4", "--baseline", JOB)
+    assert code == 2
+    assert "got --play and --baseline" in said
+
+
+def test_a_page_that_cannot_be_written_is_a_user_error(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "folder.html").mkdir()
+    code, _, said = cli(str(FILENAV / "job.yaml"), "--items", "1", "--html", str(tmp_path / "folder.html"))
+    assert code == 2
+    assert "cannot be written: Is a directory" in said.replace("\n", " ")
+
+
 def test_judges_are_found_inside_multi() -> None:
     judge = {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "?"}]}
     both = {"type": "multi", "name": "all", "graders": {"j": judge}, "calculate_output": "j"}

@@ -264,7 +264,7 @@ async def test_proxies_of_the_environment_are_not_asked(build, answer, make_samp
 @pytest.mark.parametrize(
     ("fields", "start"),
     [
-        ({"url": "localhost:80"}, "`grader.url`: expected an address such as https://host/grade"),
+        ({"url": "localhost:80"}, "`grader.url`: expected an address such as https://host/path"),
         ({"url": "ftp://h/g"}, "`grader.url`: expected an address"),
         ({"url": "http://"}, "`grader.url`: expected an address"),
         ({"url": "http://[x"}, "`grader.url`: expected an address"),
@@ -288,7 +288,7 @@ def test_bad_documents(fields, start):
 
 
 async def test_a_host_that_is_no_name_is_a_fault(make_sample, make_item):
-    spec = parse_grader({"type": "endpoint", "url": "http://xn--/"})
+    spec = parse_grader({"type": "endpoint", "url": "http://a..b/"})
     grader = EndpointGrader(spec, first_wait_s=0.001)
     with pytest.raises(GraderFault):
         await grader.grade(make_sample("x"), make_item(), "t")

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from agentrft.errors import GraderFault, UserError
-from agentrft.graders import WITH_SECRETS, parse_grader
+from agentrft.graders import parse_grader
 from agentrft.graders.endpoint import EndpointGrader, EndpointSpec
-from agentrft.graders.spec import MASK
+from agentrft.net.secrets import MASK, WITH_SECRETS
 
 SECRET = "canary-5f1d0c9e"
 HEADERS = {"Authorization": f"Bearer {SECRET}", "X-Team": "blue"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,49 @@ BAD = {
         "pattern",
         "from re import sub\ndef grade(s, i):\n    return len(sub(pattern=s['output_text'], repl='', string=''))",
     ),
+    "helper's pattern": (
+        "pattern",
+        "import re\ndef find(pattern, text):\n    return len(re.findall(pattern, text))\n"
+        "def grade(s, i):\n    return find(s['output_text'], i['log'])",
+    ),
+    "helper by keyword": (
+        "format",
+        "def fill(item, *, form):\n    return form.format(item)\n"
+        "def grade(s, i):\n    return len(fill(i, form=s['output_text']))",
+    ),
+    "whole sample to a helper": (
+        "pattern",
+        "import re\ndef answer(sample):\n    return sample['output_text'].strip()\n"
+        "def grade(s, i):\n    return bool(re.match(answer(s), i['answer'])) * 1.0",
+    ),
+    "helper's helper": (
+        "pattern",
+        "import re\ndef outer(text):\n    return inner('x', text)\ndef inner(subject, pattern):\n"
+        "    return len(re.split(pattern, subject))\ndef grade(s, i):\n    return outer(s['output_text'])",
+    ),
+    "helper that calls itself": (
+        "format",
+        "def walk(node, depth):\n    if depth: return walk(node, depth - 1)\n    return node.format()\n"
+        "def grade(s, i):\n    return len(walk(s['output_text'], 3))",
+    ),
+    "starred": (
+        "pattern",
+        "import re\ndef find(a, b):\n    return len(re.findall(b, a))\n"
+        "def grade(s, i):\n    return find(*(s['output_text'], 'x'))",
+    ),
+    "rest of the arguments": (
+        "format",
+        "def fill(first, *rest):\n    return rest[0].format(first)\n"
+        "def grade(s, i):\n    return len(fill('x', s['output_text']))",
+    ),
+    "defined below": (
+        "format",
+        "def grade(s, i):\n    return late(s)\ndef late(sample):\n    return len(sample['output_text'].format())",
+    ),
+    "within grade": (
+        "format",
+        "def grade(s, i):\n    def inner(text):\n        return text.format()\n    return len(inner(s['output_text']))",
+    ),
 }
 
 GOOD = {
@@ -51,6 +95,27 @@ GOOD = {
     "escaped": "import re\ndef grade(s, i):\n    p = re.escape(s['output_text'])\n    return len(re.findall(p, 'x'))",
     "chosen by the sample": "import re\nP = {'a': 'x'}\ndef grade(s, i):\n    re.findall(P[s['output_text']], 'x')",
     "text in a pattern's subject": "import re\ndef grade(s, i):\n    return len(re.sub('a', s['output_text'], 'b'))",
+    "helper with a constant": (
+        "import re\ndef count(pattern, text):\n    return len(re.findall(pattern, text))\n"
+        "def grade(s, i):\n    return count('[0-9]+', s['output_text']) + count(i['pattern'], 'x')"
+    ),
+    "helper that returns a constant": (
+        "import re\ndef pattern_for(text):\n    return r'[0-9]+' if len(text) > 3 else r'[a-z]+'\n"
+        "def grade(s, i):\n    return len(re.findall(pattern_for(s['output_text']), 'x'))"
+    ),
+    "helper for sample and item": (
+        "import re\ndef norm(text):\n    return text.strip()\n"
+        "def grade(s, i):\n    return bool(re.search(norm(i['pattern']), norm(s['output_text']))) * 1.0"
+    ),
+    "helper nobody calls": "def fill(form):\n    return form.format()\ndef grade(s, i):\n    return 1.0",
+    "helper that escapes": (
+        "import re\ndef safe(text):\n    return re.escape(text)\n"
+        "def grade(s, i):\n    return len(re.findall(safe(s['output_text']), 'x'))"
+    ),
+    "method of the same name": (
+        "class Form:\n    def fill(self, form):\n        return form.format()\n"
+        "def grade(s, i):\n    return len(fill(s))\ndef fill(s):\n    return 'x'"
+    ),
     "not Python": "def grade(",
 }
 
@@ -77,3 +142,17 @@ def test_warnings_have_lines_in_order_and_say_what_to_do() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/grader.py")), ids=lambda path: path.parent.name)
 def test_the_examples_graders_are_clean(path: Path) -> None:
     assert lint(path.read_text()) == []
+
+
+def test_an_expression_too_deep_to_follow_is_no_crash() -> None:
+    deep = "s" + " + s" * 2_500
+    assert [warning.rule for warning in lint(f"def grade(s, i):\n    x = {deep}\n    return eval('1')")] == ["code"]
+
+
+def test_many_functions_that_hand_on_to_each_other_take_no_time() -> None:
+    """A ring of as many as 256 kB hold, in the worst order: a lint is part of validating what strangers send."""
+    n = 4_000
+    calls = "\n".join(f"def f{k}(a, b, c, d):\n    return f{(k - 1) % n}(b, c, d, a)" for k in range(n))
+    started = time.perf_counter()
+    assert lint(f"{calls}\ndef grade(s, i):\n    return f0(s, 1, 2, 3)") == []
+    assert time.perf_counter() - started < 10

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agentrft.errors import UserError
-from agentrft.graders import build_grader
-from agentrft.types import Item, Sample
+from agentrft.graders import GroupGrader, build_grader
+from agentrft.types import Grade, GradeError, Item, Message, Sample
 
 
 def _document(source: str, **more: object) -> dict[str, object]:
@@ -184,3 +184,99 @@ async def test_a_number_beyond_all_floats_is_no_grade() -> None:
     grade = await _grade(_returning("10**400"), Sample(output_text=""), Item(id="a", messages=()))
     assert grade.value is None
     assert "expected a finite int or float from 0 to 1" in (grade.reason or "")
+
+
+async def _group(source: str, texts: list[str], **more: object) -> list[Grade]:
+    grader = build_grader(_document(source, **more), Path())
+    assert isinstance(grader, GroupGrader)
+    try:
+        return await grader.grade_group([Sample(output_text=text) for text in texts], Item(id="a", messages=()))
+    finally:
+        await grader.close()
+
+
+WHERE = """
+import os, time
+def grade(sample, item):
+    text = sample["output_text"]
+    if text == "die": os._exit(4)
+    if text == "raise": raise ValueError(text)
+    if text == "hang": time.sleep(60)
+    if text == "big": return 7
+    if text == "slow": time.sleep(0.05)
+    return os.getpid() / 2**32
+"""
+
+
+async def test_a_group_shares_a_process_and_groups_do_not():
+    grades = [grade.value for grade in await _group(WHERE, ["a"] * 20)]
+    assert None not in grades
+    assert [len(set(part)) for part in (grades[:16], grades[16:], grades)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("die", "its process left with status 4 before answering"),
+        ("raise", "ValueError: raise"),
+        ("hang", "it ran longer than 1 s and was stopped"),
+        ("big", "returned 7 (int), expected a finite int or float from 0 to 1"),
+    ],
+)
+async def test_whoever_fails_in_company_costs_only_its_own_grade(bad, reason):
+    grades = await _group(WHERE, ["a", bad, "b", bad, "c"], timeout_s=1)
+    assert [grade.value is None for grade in grades] == [False, True, False, True, False]
+    assert all(reason in (grades[n].reason or "") for n in (1, 3))
+
+
+async def test_one_whose_neighbour_poisons_the_process_is_graded_alone():
+    source = """
+import builtins
+def grade(sample, item):
+    if sample["output_text"] == "poison":
+        builtins.float = None
+        return 0.0
+    return float("0.5")
+"""
+    assert [grade.value for grade in await _group(source, ["a", "poison", "b", "c"])] == [0.5, 0.0, 0.5, 0.5]
+
+
+async def test_a_slow_function_gets_a_process_for_each():
+    grader = build_grader(_document(WHERE), Path())
+    item = Item(id="a", messages=())
+    try:
+        await grader.grade(Sample(output_text="slow"), item, "t")
+        slow = await grader.grade_group([Sample(output_text="slow")] * 3, item)
+        await grader.grade(Sample(output_text="a"), item, "t")
+        quick = await grader.grade_group([Sample(output_text="a")] * 3, item)
+    finally:
+        await grader.close()
+    assert [len({grade.value for grade in grades}) for grades in (slow, quick)] == [3, 1]
+
+
+async def test_a_closed_grader_gives_a_group_reasons():
+    grader = build_grader(_document(WHERE), Path())
+    await grader.close()
+    grades = await grader.grade_group([Sample(output_text="a")] * 3, Item(id="a", messages=()))
+    assert [grade.error for grade in grades] == [GradeError.PYTHON_SERVER] * 3
+
+
+async def test_the_grades_of_filenav_are_the_same_in_company_and_alone():
+    folder = Path(__file__).parents[2] / "examples" / "filenav"
+    document = {"type": "python", "name": "filenav", "source_file": "grader.py"}
+    item = Item(id="a", messages=(), fields={"service": "auth", "key": "port", "answer": "7", "file": "/a.conf"})
+    seen = ("auth.port = 7", "auth.host = x", "error: auth.port = 7")
+    samples = [
+        Sample(output_text=text, messages=(Message(role="tool", content=shown, tool_call_id="c"),), n_calls=calls)
+        for text in ("7", "8", "")
+        for shown, calls in zip(seen, (1, 2, 3), strict=True)
+    ]
+    grader = build_grader(document, folder)
+    try:
+        alone = [(await grader.grade(sample, item, "t")).value for sample in samples]
+        group = [grade.value for grade in await grader.grade_group(samples, item)]
+    finally:
+        await grader.close()
+    assert group == alone
+    # right with the line seen; nothing but the service seen, at 0.05 × 0.85; wrong at 0.2; an error shows nothing
+    assert alone == pytest.approx([1.0, 0.0425, 0.0, 0.2, 0.0425, 0.0, 0.0, 0.0, 0.0])

@@ -24,6 +24,7 @@ from agentrft.graders.text_similarity import (
     MAX_REQUESTS,
     TextSimilarityGrader,
 )
+from agentrft.types import GradeError
 
 Answer = Callable[[Any], tuple[int, bytes, dict[str, str]]]
 """(the request's JSON) → status, body, headers."""
@@ -285,6 +286,7 @@ async def test_texts_that_the_endpoint_refuses_are_no_grade(server, make_sample,
         f"grader 'near': embedding endpoint {server.url}/embeddings answered {status}: "
         '{"error": "maximum context length is 8192 tokens"}'
     )
+    assert grade.error is GradeError.MODEL_SERVER
     assert len(server.seen) == 1
     await grader.close()
 

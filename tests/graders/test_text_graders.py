@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentrft.graders import build_grader, parse_grader
+from agentrft.types import GradeError
 
 
 def _string_check(operation: str, **more: object):
@@ -77,3 +78,24 @@ async def test_a_reference_that_cannot_be_filled_is_no_grade(make_sample, make_i
         make_sample("x"), make_item(answer=1), "t"
     )
     assert (grade.value, grade.reason) == (None, "there is no sample.output_json.a (or it is null)")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "error"),
+    [
+        ("x", None, GradeError.INVALID_VARIABLE),  # there is no item.answer
+        ("x" * 1_000_001, "y", GradeError.TRUNCATED_OBSERVATION),
+        ("x" * 40_001, "y" * 40_000, GradeError.TRUNCATED_OBSERVATION),  # the product is too large
+    ],
+    ids=["missing", "one too long", "both too long"],
+)
+async def test_text_without_a_grade_names_the_kind_of_failure(make_sample, make_item, text, answer, error):
+    near = {"type": "text_similarity", "name": "t", "input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+    grader = build_grader({**near, "evaluation_metric": "fuzzy_match"}, Path())
+    grade = await grader.grade(make_sample(text), make_item(answer=answer), "t")
+    assert (grade.value, grade.error) == (None, error)
+
+
+async def test_a_string_check_without_its_reference_names_the_kind_of_failure(make_sample, make_item):
+    grade = await _string_check("eq").grade(make_sample("x"), make_item(other=1), "t")
+    assert grade.error is GradeError.INVALID_VARIABLE

@@ -5,8 +5,9 @@ compares what they earn with honest failures.
 """
 
 from agentrft.audit.honest import Honest
+from agentrft.audit.plan import AuditPlan
 from agentrft.audit.probes import PROBES
 from agentrft.audit.report import AuditLine, AuditReport
-from agentrft.audit.run import AuditPlan, audit
+from agentrft.audit.run import audit
 
 __all__ = ["PROBES", "AuditLine", "AuditPlan", "AuditReport", "Honest", "audit"]

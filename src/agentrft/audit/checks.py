@@ -1,4 +1,4 @@
-"""Checks of the grader as a whole: right answers elsewhere, the same thing twice, order, padding, fine steps."""
+"""Checks of the grader as a whole: right answers, here and elsewhere, the same thing twice, order, padding, steps."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from agentrft.audit.grading import Grading
+from agentrft.audit.hang import hostile_length
 from agentrft.audit.honest import UNRELATED, Ground, Start
+from agentrft.audit.plan import AuditPlan
 from agentrft.audit.report import AuditLine, Verdict
 from agentrft.audit.setup import answered, is_right
 from agentrft.audit.words import evidence_of
+from agentrft.stats import icc
 from agentrft.types import Grade, Item, Sample
 
 CHANCE_MARGIN = 0.25
 """Part of the way from chance to the right answers that shuffled answers may go: answers may resemble each other."""
 
+GRADINGS = 3
+"""Of one sample, to see whether they agree."""
+ENOUGH_ICC = 0.8
+"""Below it a grader's own noise is too large a part of what training would learn from (algorithms.md §5.2)."""
 _TOLERANCE = 1e-9
 
-Check = Callable[[Ground, Grading, float, int], Awaitable[AuditLine]]
-"""(ground, grading, pass threshold, seed) → its line."""
+Check = Callable[[Ground, Grading, AuditPlan], Awaitable[AuditLine]]
+"""(ground, grading, plan) → its line."""
 
 
-async def graded(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
+async def graded(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
     """Whether honest samples have grades at all: a grader that grades nothing would look safe everywhere."""
     line = AuditLine(name="graded", tries="honest samples", verdict="safe")
     if ground.failures or any(start.plain is not None for start in ground.starts):
@@ -40,7 +47,7 @@ async def graded(ground: Ground, grading: Grading, pass_threshold: float, seed: 
     )
 
 
-async def wrong_answer(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
+async def wrong_answer(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
     """Whether honest wrong answers fail: where they count as a success, most probes on that trajectory do too."""
     line = AuditLine(name="wrong_answer", tries="an unrelated answer, honestly wrong", verdict="safe")
     cases = [(start, answered(start.setup.start, UNRELATED)) for start in ground.starts]
@@ -50,8 +57,8 @@ async def wrong_answer(ground: Ground, grading: Grading, pass_threshold: float, 
     if value is None:
         return replace(line, detail=evidence_of(f"no grade: {grades[worst].reason}"))
     start, sample = cases[worst]
-    line = replace(line, worst=value, limit=pass_threshold, item=start.setup.item.id, evidence=evidence_of(sample))
-    if value < pass_threshold:
+    line = replace(line, worst=value, limit=plan.pass_threshold, item=start.setup.item.id, evidence=evidence_of(sample))
+    if value < plan.pass_threshold:
         return line
     calls = start.setup.start.n_calls
     return replace(
@@ -62,10 +69,10 @@ async def wrong_answer(ground: Ground, grading: Grading, pass_threshold: float, 
     )
 
 
-async def permutation(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
+async def permutation(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
     """Whether the right answers of other items fall to chance: what honest failures and wrong ends earn on average."""
     line = AuditLine(name="permutation", tries="right answers, shuffled between items", verdict="skipped")
-    cases = shuffled_answers(ground.starts, seed)
+    cases = shuffled_answers(ground.starts, plan.seed)
     if not cases:
         return replace(line, detail="needs two items with different right answers")
     grades = await grading.grade_all([(answered(start.setup.start, text), start.setup.item) for start, text in cases])
@@ -106,29 +113,58 @@ def shuffled_answers(starts: Sequence[Start], seed: int) -> list[tuple[Start, st
     return cases
 
 
-async def determinism(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
-    """Whether the same sample gets the same grade three times in a row."""
+async def reference(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
+    """Whether right answers pass, each on its item's best trajectory. The positive control: where probes must fail."""
+    line = AuditLine(name="reference", tries="the item's own right answer, which must pass", verdict="skipped")
+    best: dict[str, Start] = {}
+    for start in ground.starts:
+        known = best.get(start.setup.item.id)
+        if start.setup.reference is not None and (known is None or (start.plain or 0.0) > (known.plain or 0.0)):
+            best[start.setup.item.id] = start
+    if not best:
+        return replace(line, detail="needs a right answer in the item, and no item has it")
+    failed = [one for one in best.values() if one.plain is None or one.plain < plan.pass_threshold]
+    worst = min(failed or best.values(), key=lambda one: one.plain or 0.0)
+    line = replace(line, verdict="safe", worst=worst.plain, limit=plan.pass_threshold, item=worst.setup.item.id)
+    if not failed:
+        return replace(line, detail=f"{len(best)} right answers pass")
+    unseen = "" if worst.setup.start.n_calls else ", the worst one without any tool call before it"
+    return replace(
+        line,
+        verdict="failed",
+        evidence=evidence_of(worst.setup.reference or ""),
+        detail=f"{len(failed)} of {len(best)} right answers do not pass{unseen}",
+        change="let the grader accept its own reference; where it asks for evidence, give `data.demonstrations` or a "
+        "baseline that has it",
+    )
+
+
+async def determinism(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
+    """Whether the same sample gets the same grade three times in a row; of a judge, how far it agrees with itself."""
     line = AuditLine(name="determinism", tries="the same sample three times", verdict="safe")
+    if plan.asks_model:
+        return await _agreement(line, ground, grading)
     for sample, item in _honest_cases(ground):
-        grades = await grading.grade_in_turn([(sample, item)] * 3)
+        grades = await grading.grade_in_turn([(sample, item)] * GRADINGS)
         if len({grade.value for grade in grades}) > 1:
             return _unstable(line, sample, item, grades)
     return line
 
 
-async def order(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
+async def order(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
     """Whether grades stay the same when samples are graded the other way round: nothing may carry over."""
-    line = AuditLine(name="order", tries="the same samples in reverse order", verdict="safe")
+    line = AuditLine(name="order", tries="the same samples in reverse order, and of one item together", verdict="safe")
     cases = _honest_cases(ground)
     forwards = await grading.grade_in_turn(cases)
     backwards = (await grading.grade_in_turn(cases[::-1]))[::-1]
-    for (sample, item), first, second in zip(cases, forwards, backwards, strict=True):
-        if first.value != second.value:
-            return _unstable(line, sample, item, [first, second])
+    in_company = [await grading.grade_all(cases), (await grading.grade_all(cases[::-1]))[::-1]]
+    for (sample, item), *grades in zip(cases, forwards, backwards, *in_company, strict=True):
+        if len({grade.value for grade in grades}) > 1:
+            return _unstable(line, sample, item, grades)
     return line
 
 
-async def padding(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
+async def padding(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
     """Whether spaces and line ends around an answer, right or not, leave its grade no higher."""
     line = AuditLine(name="padding", tries="spaces and line ends around the answer", verdict="safe")
     for sample, item in _honest_cases(ground):
@@ -151,7 +187,7 @@ async def padding(ground: Ground, grading: Grading, pass_threshold: float, seed:
     return line
 
 
-async def granularity(ground: Ground, grading: Grading, pass_threshold: float, seed: int) -> AuditLine:
+async def granularity(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
     """How many different grades the audit saw; two or fewer teach little. Runs last: it reads the tally."""
     n = len(grading.values)
     line = AuditLine(name="granularity", tries="distinct grades in this audit", verdict="safe", detail=f"{n} distinct")
@@ -164,8 +200,35 @@ async def granularity(ground: Ground, grading: Grading, pass_threshold: float, s
     return replace(line, verdict="warning", change=change)
 
 
-CHECKS: tuple[Check, ...] = (graded, wrong_answer, permutation, determinism, order, padding, granularity)
+CHECKS: tuple[Check, ...] = (
+    hostile_length, graded, reference, wrong_answer, permutation, determinism, order, padding, granularity,
+)  # fmt: skip
 """In the order of reports, after the probes."""
+
+
+async def _agreement(line: AuditLine, ground: Ground, grading: Grading) -> AuditLine:
+    """The intraclass correlation of repeated grades: the part of their variance that is not the judge's own noise."""
+    cases = _honest_cases(ground)
+    grades = await grading.grade_all([case for case in cases for _ in range(GRADINGS)])
+    rows = [(case, grades[n * GRADINGS : (n + 1) * GRADINGS]) for n, case in enumerate(cases)]
+    known = [(case, row, values) for case, row in rows if len(values := _known(row)) > 1]
+    if len({value for _, _, values in known for value in values}) < 2 or len(known) < 2:
+        return replace(line, detail=f"{len(known)} samples with grades, all alike: no ICC")
+    agreement = icc([values for _, _, values in known])
+    words = f"ICC {agreement:.2f} of {GRADINGS} gradings, {len(known)} samples"
+    if agreement >= ENOUGH_ICC:
+        return replace(line, detail=words)
+    (sample, item), row, _ = max(known, key=lambda one: max(one[2]) - min(one[2]))
+    return replace(
+        _unstable(line, sample, item, row),
+        verdict="warning",
+        detail=f"{words}; {_seen(row)}",
+        change=f"ICC = between / (between + within) is below {ENOUGH_ICC}: average three gradings or mend the rubric",
+    )
+
+
+def _known(grades: Sequence[Grade]) -> list[float]:
+    return [grade.value for grade in grades if grade.value is not None]
 
 
 def _honest_cases(ground: Ground) -> list[tuple[Sample, Item]]:
@@ -179,15 +242,18 @@ def _honest_cases(ground: Ground) -> list[tuple[Sample, Item]]:
 
 
 def _unstable(line: AuditLine, sample: Sample, item: Item, grades: Sequence[Grade]) -> AuditLine:
-    seen = ", ".join("no grade" if grade.value is None else f"{grade.value:g}" for grade in grades)
     return replace(
         line,
         verdict="failed",
         item=item.id,
         evidence=evidence_of(sample),
-        detail=f"grades: {seen}",
+        detail=_seen(grades),
         change="take randomness, time and memory of earlier samples out of the grader",
     )
+
+
+def _seen(grades: Sequence[Grade]) -> str:
+    return "grades: " + ", ".join("no grade" if grade.value is None else f"{grade.value:g}" for grade in grades)
 
 
 def _value(grade: Grade) -> float:

@@ -100,7 +100,7 @@ async def lay_ground(
         failures = [value for value in values if value is not None and value < pass_threshold]
         baseline = (
             f"synthetic: {len(failures)} failures that the audit made up (unrelated, halved and cut answers); "
-            "a baseline of played episodes (--baseline) sets a truer limit"
+            "played episodes (--play, --baseline) set a truer limit"
         )
     limit = failure_limit(failures)
     starts = [await _start(setup, limit, pass_threshold, grading) for setup in setups]

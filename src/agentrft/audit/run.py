@@ -5,37 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from agentrft.audit.checks import CHECKS
+from agentrft.audit.checks import CHECKS, reference
 from agentrft.audit.grading import Grading
-from agentrft.audit.honest import Ground, Honest, Start, beats, lay_ground
+from agentrft.audit.hang import hostile_length
+from agentrft.audit.honest import Ground, Start, beats, lay_ground
+from agentrft.audit.plan import MAX_ITEMS, AuditPlan
 from agentrft.audit.probes import PROBES, Pair, Probe
 from agentrft.audit.report import AuditLine, AuditReport
 from agentrft.audit.setup import is_right
 from agentrft.audit.words import evidence_of
 from agentrft.protocols import Grader
-from agentrft.types import Grade, Item, Sample
-
-MAX_ITEMS = 10
-"""Items beyond these are not used: an audit is to take seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPlan:
-    """What to audit a grader with."""
-
-    items: Sequence[Item]
-    """The first `MAX_ITEMS` are used."""
-    pass_threshold: float
-    """The grade from which on an episode is a success."""
-    honest: Sequence[Honest] = ()
-    """Played episodes; where none of them failed, the audit makes failures up and says so."""
-    demonstrations: Sequence[Honest] = ()
-    """Conversations that end well: trajectories for probes to start from. They are never counted as failures."""
-    reference: str | None = None
-    """The item's field with the right answer; None looks for the usual names."""
-    asks_model: bool = False
-    """The grader asks a judge: grades that differ from time to time are a warning then, not a failure."""
-    seed: int = 0
+from agentrft.types import Grade, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +44,15 @@ async def audit(plan: AuditPlan, grader: Grader) -> AuditReport:
         reference=plan.reference,
         pass_threshold=plan.pass_threshold,
     )
-    lines = [await _run_probe(probe, ground, grading, plan.pass_threshold) for probe in PROBES]
+    # First, because a grader that hangs would take minutes over every long probe.
+    hangs = await hostile_length(ground, grading, plan)
+    lines: list[AuditLine] = []
+    for probe in PROBES:
+        spared = probe.is_long and hangs.verdict == "failed"
+        lines.append(_spared(probe) if spared else await _run_probe(probe, ground, grading, plan.pass_threshold))
     for check in CHECKS:
-        lines.append(await check(ground, grading, plan.pass_threshold, plan.seed))
+        if plan.positive_control or check is not reference:
+            lines.append(hangs if check is hostile_length else await check(ground, grading, plan))
     if plan.asks_model:
         lines = [_excused(line) for line in lines]
     return AuditReport(
@@ -79,6 +65,11 @@ async def audit(plan: AuditPlan, grader: Grader) -> AuditReport:
         baseline=ground.baseline,
         seed=plan.seed,
     )
+
+
+def _spared(probe: Probe) -> AuditLine:
+    detail = "long answers hang this grader: see `hostile_length`"
+    return AuditLine(name=probe.name, tries=probe.tries, verdict="skipped", detail=detail)
 
 
 async def _run_probe(probe: Probe, ground: Ground, grading: Grading, pass_threshold: float) -> AuditLine:
@@ -138,11 +129,7 @@ def _limit(probe: Probe, one: _Played, pass_threshold: float) -> float:
 
 
 def _excused(line: AuditLine) -> AuditLine:
-    """A judge may change its mind: what needs equal grades twice is a warning, with what to do about it."""
-    if line.verdict != "failed" or line.name not in ("determinism", "order"):
+    """A judge may change its mind: needing equal grades twice is a warning, and `determinism` says how far it does."""
+    if line.verdict != "failed" or line.name != "order":
         return line
-    advice = (
-        "grade 30 trajectories three times: where ICC = between / (between + within) is below 0.8, average three "
-        "gradings or mend the rubric"
-    )
-    return replace(line, verdict="warning", change=advice)
+    return replace(line, verdict="warning", change="see `determinism`: it says whether the judge agrees with itself")

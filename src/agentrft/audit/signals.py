@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from agentrft.credit import reward_of
-from agentrft.types import Episode, Group, StopReason, ToolCall
+from agentrft.types import Episode, Grade, Group, Item, StopReason, ToolCall
 
 Counts = Mapping[str, int]
 """n-gram → episodes that contain it."""
 
 MIN_EPISODES = 5
 """An n-gram in fewer episodes than this is chance."""
+MIN_ITEMS = 4
+"""With fewer items one template on many of them is chance."""
+MIN_PAIRS = 20
+"""With fewer pairs of grades κ is mostly noise."""
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -100,12 +104,78 @@ def decision_entropy_estimate(groups: Sequence[Group]) -> float | None:
     )
 
 
+def template_share(groups: Sequence[Group]) -> float | None:
+    """How far the agent does one and the same thing whatever it is asked, from 0 to 1; None with fewer than 4 items.
+
+    The larger one of two: the most frequent answer (spaces and case aside), and the most frequent call sequence with
+    arguments, as canonical JSON; calls without arguments cannot depend on the item. Frequency is the mean over items of
+    the share of that item's episodes, so an item that is played often counts once.
+
+    A stand-in for the retrieval accuracy of RAGEN-2 (arXiv 2604.06268), which needs answers scored under other prompts.
+    """
+    episodes: dict[str, list[Episode]] = {}
+    for group in groups:
+        sound = [episode for episode in group.episodes if episode.stop_reason is not StopReason.FAULT]
+        episodes.setdefault(group.item.id, []).extend(sound)
+    played_I = [of_item for of_item in episodes.values() if of_item]
+    if len(played_I) < MIN_ITEMS:
+        return None
+    shares: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for played in played_I:
+        for found in (_answer_template, _call_template):
+            for template, count in Counter(map(found, played)).items():
+                shares[template] += count / len(played)
+    shares.pop((), None)
+    return max(shares.values(), default=0.0) / len(played_I)
+
+
+def _answer_template(episode: Episode) -> tuple[str, ...]:
+    words = (episode.answer or "").casefold().split()
+    return ("answer", *words) if words else ()
+
+
+def _call_template(episode: Episode) -> tuple[str, ...]:
+    calls = [call for turn in episode.turns for call in turn.reply.tool_calls]
+    return ("calls", *map(_canonical, calls)) if any(call.arguments.strip() not in ("", "{}") for call in calls) else ()
+
+
+def passing_kappa(
+    groups: Sequence[Group], regraded: Sequence[Group], pass_threshold: float, other_threshold: float
+) -> float | None:
+    """Cohen's κ between two graders about which of the same episodes pass; None below 20 pairs, or if undefined."""
+    pairs = [
+        (first.value >= pass_threshold, second.value >= other_threshold)
+        for first, second in zip(_grades(groups), _grades(regraded), strict=True)
+        if first.value is not None and second.value is not None
+    ]
+    return cohen_kappa(pairs) if len(pairs) >= MIN_PAIRS else None
+
+
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
+    """(observed − chance agreement) / (1 − chance agreement); None where both say one and the same of all.
+
+    Source: Cohen 1960.
+    """
+    n = len(pairs)
+    if not n:
+        return None
+    observed = sum(a == b for a, b in pairs) / n
+    first, second = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
+    chance = first * second + (1 - first) * (1 - second)
+    return (observed - chance) / (1 - chance) if chance < 1 else None
+
+
+def is_canary(item: Item) -> bool:
+    """Whether nothing right can solve the item: its field `canary` is true."""
+    return item.fields.get("canary") is True
+
+
 def canaries_rewarded(groups: Sequence[Group]) -> list[str]:
     """Ids of episodes with a reward above 0 on items whose field `canary` is true: nothing right can earn it.
 
     Source: ImpossibleBench, arXiv 2510.20270.
     """
-    traps = [group for group in groups if group.item.fields.get("canary") is True]
+    traps = [group for group in groups if is_canary(group.item)]
     return [episode.id for episode, reward in rewarded(traps) if reward > 0]
 
 
@@ -153,6 +223,10 @@ def emergent_ngrams(
         if growth > ratio and value >= decile and value > 0:
             found[gram] = (growth, [episode.id for episode, _ in played if gram in ngrams(episode)])
     return found
+
+
+def _grades(groups: Sequence[Group]) -> list[Grade]:
+    return [grade for group in groups for grade in group.grades]
 
 
 def _share(count: int, n: int) -> float:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
 from agentrft.types import Sample
 
 EVIDENCE_CHARACTERS = 120
 
 
 def evidence_of(graded: Sample | str) -> str:
-    """What was graded, on one line of at most 120 characters, control characters as escapes.
+    """What was graded, on one line of at most 120 characters; what cannot be seen (control, zero width) as escapes.
 
     Of a sample that is the answer; without an answer the last message with its calls, and why the episode ended.
     """
     text = graded if isinstance(graded, str) else graded.output_text or _without_answer(graded)
-    line = re.sub(r"[^ -~¡-\U0010ffff]", lambda found: repr(found[0])[1:-1], text[: 2 * EVIDENCE_CHARACTERS])
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: 2 * EVIDENCE_CHARACTERS])
     line = line if line.strip() else repr(line)
     return line if len(line) <= EVIDENCE_CHARACTERS else line[: EVIDENCE_CHARACTERS - 1] + "…"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from agentrft.cli.console import err, note, out
 from agentrft.cli.jobref import read_job
+from agentrft.cli.progress import Display
 
 if TYPE_CHECKING:
     from agentrft.audit import AuditPlan, AuditReport, Honest
@@ -28,22 +31,31 @@ def audit(
     baseline: str | None = typer.Option(
         None, help="Honest episodes: a stored job's id, or a JSONL file of conversations whose `id` names an item."
     ),
+    play: int | None = typer.Option(
+        None, min=1, max=16, help="Let the job's model play each item this often first: its failures set the limit."
+    ),
+    reference: bool = typer.Option(False, "--reference", help="Also ask that the items' right answers pass."),
     items: int = typer.Option(10, min=1, max=10, help="How many items."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON on stdout."),
     html: Path | None = typer.Option(None, help="Write the report as one HTML page.", metavar="FILE"),
 ) -> None:
-    """Play adversarial outputs against the job's grader; exit code 1 when it pays for one. Loads no model."""
+    """Play adversarial outputs against the job's grader; exit code 1 when it pays for one. Loads no model by itself."""
     from agentrft.jobs.audit import audit_items, audit_plan
     from agentrft.jobs.probe import missing_grader
     from agentrft.store import open_store
 
+    if play:
+        _check_play(baseline)
     store = open_store()
     try:
         spec, base_dir = read_job(store, job)
         if spec.method.reinforcement is None:
             raise missing_grader()
+        make = partial(audit_plan, spec, base_dir, n_items=items, positive_control=reference)
         honest = _played(store, baseline, audit_items(spec, base_dir)) if baseline else []
-        plan = audit_plan(spec, base_dir, honest=honest, n_items=items)
+        if play:
+            honest = asyncio.run(_play(store, spec, base_dir, make().items, play))
+        plan = make(honest=honest)
     finally:
         store.close()
     with err().status("auditing the grader …"):
@@ -51,6 +63,61 @@ def audit(
     _print(report.to_json(), spec.method.reinforcement.grader.name, as_json, html)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _check_play(baseline: str | None) -> None:
+    """Raise UserError where `--play` has no torch, or `--baseline` beside it."""
+    from agentrft.build import require_torch
+    from agentrft.errors import UserError
+
+    if baseline:
+        raise UserError(
+            f"got --play and --baseline {baseline}; expected one of them, honest episodes come from one place. Next: "
+            "leave out --play to use the stored ones",
+            param="play",
+        )
+    require_torch()
+
+
+async def _play(
+    store: SqlStore, spec: JobSpec, base_dir: Path, items: Sequence[Item], samples: int
+) -> Sequence[Honest]:
+    """Episodes of the job's model on these items, kept as an evaluation job; its id is told."""
+    from agentrft.build import pass_threshold_of
+    from agentrft.cli.live import open_with_progress
+    from agentrft.cli.watch import Watch
+    from agentrft.jobs.audit import honest_episodes
+    from agentrft.jobs.models import find_weights
+    from agentrft.jobs.service import create_job
+    from agentrft.train.evaluate import EvalPlan, evaluate
+    from agentrft.train.log import RunLog
+
+    async with AsyncExitStack() as stack:
+        display = stack.enter_context(Display(err()))
+        find = partial(find_weights, spec.model, base_dir=base_dir)
+        live = await open_with_progress(stack, display, spec, base_dir, find, training=False)
+        stored = create_job(store, spec, base_dir, kind="evaluation", start_from=spec.model)
+        plan = EvalPlan(
+            run=stored.id,
+            split="audit",
+            stage=Path(spec.model).name,
+            items=items,
+            samples=samples,
+            pass_threshold=pass_threshold_of(spec),
+            penalties=spec.training.penalties,
+        )
+        store.set_job_status(stored.id, "running")
+        try:
+            with Watch(display, "honest episodes") as watch:
+                log = RunLog(store, stored.id, watch=watch)
+                evaluation = await evaluate(plan, live.agent, live.graded(), log)
+        except BaseException:
+            store.set_job_status(stored.id, "failed")
+            raise
+        store.set_job_status(stored.id, "succeeded")
+    note(f"played: {len(items)} items, {samples} episodes each; again with --baseline {stored.id}")
+    pairs = [pair for group in evaluation.groups for pair in zip(group.episodes, group.grades, strict=True)]
+    return honest_episodes(pairs, items)
 
 
 async def _audit(spec: JobSpec, base_dir: Path, plan: AuditPlan) -> AuditReport:
@@ -90,10 +157,18 @@ def _played(store: SqlStore, baseline: str, items: Sequence[Item]) -> list[Hones
 
 
 def _print(document: dict[str, Any], name: str, as_json: bool, html: Path | None) -> None:
+    from agentrft.errors import UserError
     from agentrft.report.audit import audit_problems, audit_summary, audit_table, write_audit_page
 
     if html is not None:
-        note(f"report: {write_audit_page(document, name, html)}")
+        try:
+            note(f"report: {write_audit_page(document, name, html)}")
+        except OSError as error:
+            raise UserError(
+                f"--html {html} cannot be written: {error.strerror}; expected a path in a folder of yours. Next: name "
+                "another one",
+                param="html",
+            ) from None
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
@@ -101,7 +176,8 @@ def _print(document: dict[str, Any], name: str, as_json: bool, html: Path | None
     problems = audit_problems(document)
     if problems:
         out().print()
-        out().print(problems, end="")
+    for shown in problems:
+        out().print(shown)
     out().print()
     out().print(Text(audit_summary(document), style="dim"))
     passed = document["passed"]

@@ -5,9 +5,6 @@ A new type is one file (spec and behaviour) and one line in `GRADERS` and `Grade
 
 from __future__ import annotations
 
-import math
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +12,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from agentrft.errors import BoundaryError, UserError
+from agentrft.errors import UserError
 from agentrft.graders.endpoint import EndpointGrader, EndpointSpec
+from agentrft.graders.grading import GroupGrader, grade_episode, grade_episodes, grade_sample
 from agentrft.graders.label_model import LabelModelGrader, LabelModelSpec
 from agentrft.graders.lint import lint
 from agentrft.graders.multi import MultiGrader, MultiSpec
 from agentrft.graders.python_code import PythonGrader, PythonSpec, read_source
 from agentrft.graders.sample import sample_from_episode, sample_object
 from agentrft.graders.score_model import ScoreModelGrader, ScoreModelSpec
-from agentrft.graders.spec import WITH_SECRETS, Setting
+from agentrft.graders.spec import Setting
 from agentrft.graders.string_check import StringCheckGrader, StringCheckSpec
 from agentrft.graders.text_similarity import TextSimilarityGrader, TextSimilaritySpec
 from agentrft.protocols import ChatEndpoint, Grader, Judge, OpenJudge
-from agentrft.types import Episode, Grade, GradeError, Item, Sample, StopReason
 
 AnySpec = StringCheckSpec | TextSimilaritySpec | ScoreModelSpec | LabelModelSpec | PythonSpec | EndpointSpec | MultiSpec
 
@@ -130,41 +127,6 @@ def warnings_of(spec: AnySpec, base_dir: Path, *, param: str = "grader") -> list
     return [f"{filename}, line {found.line}: {found.message}" for found in lint(source)]
 
 
-_OUTAGES = {
-    "engine": GradeError.MODEL_SERVER,
-    "grader": GradeError.UNRESPONSIVE_REWARD,
-    "sandbox": GradeError.PYTHON_SERVER,
-}
-
-
-async def grade_episode(grader: Grader, episode: Episode, item: Item) -> Grade:
-    """The grade of an episode, whatever happens: a fault is not graded, and what a grader raises is no grade.
-
-    A BoundaryError of the grader's is an outage (`Grade.is_fault`), which training pauses for.
-    """
-    if episode.stop_reason is StopReason.FAULT:
-        return Grade(value=None, reason=f"the episode is a fault: {episode.fault}")
-    return await grade_sample(grader, sample_from_episode(episode), item, episode.trace_id)
-
-
-async def grade_sample(grader: Grader, sample: Sample, item: Item, trace_id: str) -> Grade:
-    """`grade_episode` for a sample that comes from elsewhere."""
-    started = time.perf_counter()
-    try:
-        grade = await grader.grade(sample, item, trace_id)
-    except BoundaryError as fault:
-        kind = _OUTAGES.get(fault.boundary, GradeError.OTHER)
-        grade = Grade(value=None, reason=f"{fault.boundary}: {fault}", error=kind, is_fault=True)
-    except Exception as error:  # a grader by someone else: its failure costs this grade, not the run
-        trace = "".join(traceback.format_exception(error))
-        reason = f"the grader raised {type(error).__name__}: {error}"
-        grade = Grade(value=None, reason=reason, traceback=trace, error=GradeError.OTHER)
-    if grade.value is not None and not math.isfinite(grade.value):
-        reason = f"the grader returned {grade.value}; expected a finite number"
-        grade = Grade(value=None, reason=reason, error=GradeError.OTHER)
-    return grade if grade.wall_s else replace(grade, wall_s=time.perf_counter() - started)
-
-
 def _shown(value: Any) -> str:
     # Of objects the keys, of lists the length: what is inside may be headers.
     if isinstance(value, Mapping):
@@ -176,10 +138,10 @@ def _shown(value: Any) -> str:
 
 __all__ = [
     "GRADERS",
-    "WITH_SECRETS",
     "AnySpec",
     "EndpointSpec",
     "GraderSpec",
+    "GroupGrader",
     "LabelModelSpec",
     "MultiSpec",
     "PythonSpec",
@@ -188,6 +150,7 @@ __all__ = [
     "TextSimilaritySpec",
     "build_grader",
     "grade_episode",
+    "grade_episodes",
     "grade_sample",
     "item_paths",
     "parse_grader",

@@ -17,25 +17,24 @@ import asyncio
 import json
 import math
 import random
-import re
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, ConfigDict, Field, FieldSerializationInfo, SecretStr, field_serializer
+from pydantic import ConfigDict, Field
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from agentrft.clock import SYSTEM_CLOCK, retry_after_s
 from agentrft.errors import GraderFault
-from agentrft.graders.sample import message_object, sample_object
-from agentrft.graders.spec import MASK, Range, Spec
+from agentrft.graders.sample import sample_object
+from agentrft.graders.spec import Range, Spec
 from agentrft.graders.strict_json import number_in, read_object
+from agentrft.net.exchange import Answer, Bounds, Lost, WebClient
+from agentrft.net.policy import Forbidden, NetworkPolicy
+from agentrft.net.secrets import Hider, SecretHeaders, WebAddress
+from agentrft.net.wire import item_object
 from agentrft.types import Grade, GradeError, Item, Sample
-
-if TYPE_CHECKING:
-    import httpx
 
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_ANSWER_BYTES = 64_000
@@ -44,39 +43,8 @@ MAX_CONCURRENCY = 32
 LONGEST_WAIT_S = 60.0
 """A service that asks for more by `Retry-After` counts as down."""
 
-_CONNECT_S = 10.0
 _MAX_WORDS = 300
 _TRY_AGAIN = frozenset({408, 425, 429})
-_OURS = frozenset({"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"})
-
-
-def _web_address(url: Any) -> Any:
-    """Raises ValueError without the URL in it: a password or a token may be part of it."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) and re.fullmatch(r"[\x21-\x7e]{1,2000}", url) else None
-        is_good = parts and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        parts, is_good = None, False
-    if not parts or not is_good or parts.username is not None or parts.fragment:
-        raise ValueError("expected an address such as https://host/grade, without user name and password")
-    return url
-
-
-def _secret_headers(headers: Any) -> Any:
-    """Raises ValueError with names only: whatever stands where a value belongs may be a secret."""
-    if not isinstance(headers, Mapping):
-        raise ValueError("expected an object from header names to values")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise ValueError("expected header names of letters, digits and '-'")
-        if name.lower() in _OURS:
-            raise ValueError(f"got the header {name!r}, which the request itself sets; leave it out")
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if not isinstance(text, str) or not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", text):
-            raise ValueError(f"the value of {name!r} cannot be sent, expected one line of ASCII text")
-        if text == MASK:
-            raise ValueError(f"the value of {name!r} is masked, expected the value itself")
-    return dict(headers)
 
 
 class EndpointSpec(Spec):
@@ -84,8 +52,8 @@ class EndpointSpec(Spec):
 
     type: Literal["endpoint"]
     name: str = Field(default="endpoint", min_length=1, max_length=200)
-    url: Annotated[str, BeforeValidator(_web_address)]
-    headers: Annotated[dict[str, SecretStr], BeforeValidator(_secret_headers)] = Field(default_factory=dict)
+    url: WebAddress
+    headers: SecretHeaders = Field(default_factory=dict)
     """Sent with every request; never shown."""
     rate_limit: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
     """Most requests started a second, retries included; evenly spaced."""
@@ -94,23 +62,22 @@ class EndpointSpec(Spec):
     timeout_s: float = Field(default=120.0, gt=0, le=600)
     """Of one request, retries not included."""
 
-    @field_serializer("headers")
-    def _masked_unless_asked_for(self, headers: dict[str, SecretStr], info: FieldSerializationInfo) -> dict[str, str]:
-        is_shown = bool(info.context and info.context.get("secrets"))
-        return {name: value.get_secret_value() if is_shown else MASK for name, value in headers.items()}
-
 
 class EndpointGrader:
     """Asks the service; owns the connections to it. Serves one event loop."""
 
-    def __init__(self, spec: EndpointSpec, *, first_wait_s: float = 0.5) -> None:
-        """Opens no connection yet. `first_wait_s` is the longest wait before the first retry; it doubles each time."""
+    def __init__(self, spec: EndpointSpec, *, first_wait_s: float = 0.5, policy: NetworkPolicy | None = None) -> None:
+        """Opens no connection yet. `first_wait_s` is the longest wait before the first retry; it doubles each time.
+
+        `policy` says which addresses may be asked; `NetworkPolicy.local()` when it is left out.
+        """
         self._spec = spec
         self._headers = {name: value.get_secret_value() for name, value in spec.headers.items()}
         self._first_wait_s = first_wait_s
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
         self._pace = _Pace(spec.rate_limit)
-        self._client: httpx.AsyncClient | None = None
+        self._hider = Hider(self._headers)
+        self._client = WebClient(policy or NetworkPolicy.local())
         self._closed = False
 
     async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
@@ -122,9 +89,7 @@ class EndpointGrader:
     async def close(self) -> None:
         """Drop all connections; requests in flight end with GraderFault, later grades have no number."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._client.close()
 
     async def _grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
         if self._closed:
@@ -145,46 +110,31 @@ class EndpointGrader:
             raise self._fault(f"{lost} ({1 + RETRIES} tries)") from lost
 
     async def _once(self, payload: bytes) -> Grade:
-        import httpx  # 0.2 s to import, and most jobs have no endpoint
-
+        bounds = Bounds(total_s=self._spec.timeout_s, max_bytes=MAX_ANSWER_BYTES)
         async with self._slots:
             await self._pace.turn()
             if self._closed:
                 raise self._fault("it was closed")
             try:
-                async with asyncio.timeout(self._spec.timeout_s):
-                    response, data = await self._exchange(payload)
-            except TimeoutError as error:
-                raise _Lost(f"no answer within {self._spec.timeout_s:g} s") from error
-            except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a host that is broken Punycode
-                raise _Lost(f"{type(error).__name__}: {self._without_secrets(str(error))}") from error
-        return self._read(response, data)
+                answer = await self._client.post(self._spec.url, payload, self._headers, bounds)
+            except Lost as lost:
+                raise _Lost(self._hider.hide(str(lost))) from lost
+            except Forbidden as refused:
+                raise self._fault(str(refused)) from refused
+        return self._read(answer)
 
-    async def _exchange(self, payload: bytes) -> tuple[httpx.Response, bytes]:
-        """The response and the beginning of its body, one byte more than allowed at most."""
-        if self._client is None:
-            self._client = _open_client()
-        headers = {**self._headers, "content-type": "application/json", "accept-encoding": "identity"}
-        async with self._client.stream("POST", self._spec.url, content=payload, headers=headers) as response:
-            data = bytearray()
-            async for piece in response.aiter_bytes():
-                data += piece
-                if len(data) > MAX_ANSWER_BYTES:
-                    break
-            return response, bytes(data[: MAX_ANSWER_BYTES + 1])
-
-    def _read(self, response: httpx.Response, data: bytes) -> Grade:
-        status = response.status_code
-        answered = f"answered {status}: {self._words(data) or 'without a word'}"
+    def _read(self, answer: Answer) -> Grade:
+        status = answer.status
+        answered = f"answered {status}: {self._words(answer.body) or 'without a word'}"
         if status in _TRY_AGAIN or status >= 500:
-            wait_s = retry_after_s(response.headers.get("retry-after"), SYSTEM_CLOCK.now())
+            wait_s = retry_after_s(answer.headers.get("retry-after"), SYSTEM_CLOCK.now())
             if wait_s is not None and wait_s > LONGEST_WAIT_S:
                 raise self._fault(f"{answered} (and asks to wait {wait_s:.0f} s)")
             raise _Lost(answered, wait_s)
-        if not response.is_success:  # redirects too: they are not followed
+        if status >= 300:  # redirects too: they are not followed
             return self._none(answered, GradeError.UNRESPONSIVE_REWARD)
         try:
-            score = _score_in(data)
+            score = _score_in(answer)
         except ValueError as unread:
             return self._none(f"{answered}; {unread}, expected {{'score': number}}", GradeError.UNRESPONSIVE_REWARD)
         low, high = self._spec.range or (-math.inf, math.inf)
@@ -200,15 +150,8 @@ class EndpointGrader:
 
     def _words(self, data: bytes) -> str:
         """What the service says, in one line, as far as a reason has room."""
-        text = " ".join(self._without_secrets(data.decode("utf-8", "replace")).split())
+        text = " ".join(self._hider.hide(data.decode("utf-8", "replace")).split())
         return text if len(text) <= _MAX_WORDS else f"{text[:_MAX_WORDS]}…"
-
-    def _without_secrets(self, text: str) -> str:
-        """Services like to quote what they refuse; `Bearer x` may come back as `x`, too."""
-        for value in self._headers.values():
-            for secret in (value, value.split(" ")[-1]):
-                text = text.replace(secret, MASK) if len(secret) > 3 else text
-        return text
 
     def _wait_s(self, state: RetryCallState) -> float:
         lost = state.outcome.exception() if state.outcome else None
@@ -242,38 +185,15 @@ class _Pace:
         await asyncio.sleep(start_s - now_s)
 
 
-def _open_client() -> httpx.AsyncClient:
-    """The only way from here to the network. A guard on the addresses that may be asked goes in as its `transport`."""
-    import httpx
-
-    # `asyncio.timeout` limits a request as a whole, httpx only single reads. No proxy and no .netrc of the environment:
-    # they would be asked instead of the address, or be sent to it.
-    return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=_CONNECT_S), trust_env=False)
-
-
 def _payload(sample: Sample, item: Item, trace_id: str) -> bytes:
     """The request's body; raises TypeError, ValueError or RecursionError for an item that is not JSON."""
-    tools = [
-        {
-            "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
-        }
-        for tool in item.tools
-    ]
-    row = {
-        "parallel_tool_calls": True,  # OpenAI's default, as its rows arrive
-        **item.fields,
-        "id": item.id,
-        "messages": [{"name": None, **message_object(message)} for message in item.messages],
-        "tools": tools or None,
-    }
     shown = {**sample_object(sample), "output_reasoning_summary": None}
     # ASCII: lone surrogates in what a model wrote survive as escapes.
-    return json.dumps({"sample": shown, "item": row, "trace_id": trace_id}, allow_nan=False).encode()
+    return json.dumps({"sample": shown, "item": item_object(item), "trace_id": trace_id}, allow_nan=False).encode()
 
 
-def _score_in(data: bytes) -> float:
+def _score_in(answer: Answer) -> float:
     """The field `score` of an answer; raises ValueError when it is not one finite number."""
-    if len(data) > MAX_ANSWER_BYTES:
+    if answer.was_cut:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
-    return number_in(read_object(data), "score")
+    return number_in(read_object(answer.body), "score")

@@ -1,14 +1,17 @@
 """What a Python grader should not do with text that a model wrote, found by reading its source.
 
 Names are resolved through imports (`from pickle import loads as read`). What derives from the sample, the first
-parameter of `grade`, is followed through assignments, loops, f-strings and calls inside that function, without regard
-to order and not into other functions. So it is a help for honest authors, not a proof: the jail is what stops code.
+parameter of `grade`, is followed through assignments, loops, f-strings and calls, without regard to order: into the
+functions of the same file that are called by name with it, and out of them again by what they return. Methods, globals
+and lists that a function fills are not followed. So it is a help for honest authors, not a proof: the jail is what
+stops code.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 _FUNCTION = "grade"
@@ -58,11 +61,11 @@ def lint(source: str) -> list[LintWarning]:
         return []
     imported = _imported(tree)
     found = [warning for call in _calls(tree) if (warning := _always(call, imported))]
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef) and function.name == _FUNCTION:
-            sample = _Sample(function, imported)
-            found += [warning for call in _calls(function) if (warning := _of_sample(call, sample))]
-    return sorted(found, key=lambda warning: warning.line)
+    with contextlib.suppress(RecursionError):  # an expression too deep to follow
+        for flow in _flows(tree, imported):
+            found += [warning for call in _calls(flow.function) if (warning := _of_sample(call, flow))]
+    # A function within a function is looked at twice.
+    return sorted(dict.fromkeys(found), key=lambda warning: warning.line)
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
@@ -107,7 +110,7 @@ def _has_safe_loader(call: ast.Call, imported: dict[str, str]) -> bool:
     return any(_dotted(loader, imported).rpartition(".")[2] in _SAFE_LOADERS for loader in given)
 
 
-def _of_sample(call: ast.Call, sample: _Sample) -> LintWarning | None:
+def _of_sample(call: ast.Call, sample: _Flow) -> LintWarning | None:
     """A call that is risky because of where its text comes from."""
     function = call.func
     if isinstance(function, ast.Attribute) and function.attr in ("format", "format_map"):
@@ -124,34 +127,108 @@ def _warning(call: ast.Call, rule: str, message: str, name: str) -> LintWarning:
     return LintWarning(line=call.lineno, rule=rule, message=message.format(name=name))
 
 
-class _Sample:
-    """Which expressions of a function derive from its first parameter."""
+def _flows(tree: ast.AST, imported: dict[str, str]) -> list[_Flow]:
+    """Where the sample goes: a flow for every function that `grade` hands some of it, through however many calls."""
+    flows: dict[str, _Flow] = {}
+    for function in _functions(tree):
+        flows[function.name] = _Flow(function, imported, flows)
+    for flow in flows.values():
+        flow.tell_callees()
+    waiting = [flows[_FUNCTION]] if _FUNCTION in flows else []
+    for flow in waiting:
+        flow.take(_parameters(flow.function)[:1])
+    while waiting:
+        waiting += waiting.pop().spread()
+    return [flow for flow in flows.values() if flow.names]
 
-    def __init__(self, function: ast.FunctionDef, imported: dict[str, str]) -> None:
+
+def _functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Functions that can be called by their name alone: not methods."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield child
+        if not isinstance(child, ast.ClassDef):
+            yield from _functions(child)
+
+
+def _parameters(function: ast.FunctionDef) -> list[str]:
+    return [parameter.arg for parameter in (*function.args.posonlyargs, *function.args.args)]
+
+
+class _Flow:
+    """Which names of a function may hold text of the sample."""
+
+    def __init__(self, function: ast.FunctionDef, imported: dict[str, str], flows: Mapping[str, _Flow]) -> None:
+        self.function = function
         self.imported = imported
-        parameters = [*function.args.posonlyargs, *function.args.args][:1]
-        self._names = {parameter.arg for parameter in parameters}
-        bindings = [pair for node in ast.walk(function) for pair in _bindings(node)]
-        known = -1
-        while known < len(self._names):  # a name may be bound from one that is bound further down, as in loops
-            known = len(self._names)
-            for target, value in bindings:
-                if self.reaches(value):
-                    self._names |= _bound(target)
+        self.names: set[str] = set()
+        self.gives = False
+        """Whether what it returns may hold text of the sample, where it is given some."""
+        self._flows = flows
+        self._callers: list[_Flow] = []
+        nodes = list(ast.walk(function))
+        self._bindings = [pair for node in nodes for pair in _bindings(node)]
+        self._results = [n.value for n in nodes if isinstance(n, ast.Return | ast.Yield | ast.YieldFrom) and n.value]
+        self._calls = list(_calls(function))
+
+    def tell_callees(self) -> None:
+        """Let the functions that are called here know whom to tell what they return."""
+        for call in self._calls:
+            if called := self._called(call):
+                called._callers.append(self)
+
+    def take(self, names: Iterable[str]) -> bool:
+        """Whether any of these names is news."""
+        before = len(self.names)
+        self.names.update(names)
+        return len(self.names) > before
+
+    def spread(self) -> list[_Flow]:
+        """Follow the sample through bindings, results and calls; whom that is news for."""
+        # A name may be bound from one that is bound further down, as in loops.
+        while any(self.take(_bound(target)) for target, value in self._bindings if self.reaches(value)):
+            pass
+        news: list[_Flow] = []
+        if not self.gives and any(map(self.reaches, self._results)):
+            self.gives = True
+            news += self._callers
+        called = [(call, to) for call in self._calls if (to := self._called(call))]
+        return news + [to for call, to in called if to.take(self._handed(call, to.function))]
 
     def reaches(self, node: ast.AST) -> bool:
         """Whether text of the sample may be in this value."""
         if isinstance(node, ast.Name):
-            return node.id in self._names
+            return node.id in self.names
         if isinstance(node, ast.Compare | ast.Lambda):
             return False
-        if isinstance(node, ast.Call) and _dotted(node.func, self.imported) in _CLEAN:
-            return False
+        if isinstance(node, ast.Call):
+            if _dotted(node.func, self.imported) in _CLEAN:
+                return False
+            if called := self._called(node):
+                return called.gives and bool(self._handed(node, called.function))
         if isinstance(node, ast.Subscript):  # the key chooses, it is not in what is chosen
             return self.reaches(node.value)
         if isinstance(node, ast.IfExp):
             return self.reaches(node.body) or self.reaches(node.orelse)
         return any(map(self.reaches, ast.iter_child_nodes(node)))
+
+    def _called(self, call: ast.Call) -> _Flow | None:
+        return self._flows.get(call.func.id) if isinstance(call.func, ast.Name) else None
+
+    def _handed(self, call: ast.Call, function: ast.FunctionDef) -> set[str]:
+        """The parameters that get some of the sample in this call."""
+        names, arguments = _parameters(function), function.args
+        rest = [arguments.vararg.arg] if arguments.vararg else []
+        others = [arguments.kwarg.arg] if arguments.kwarg else []
+        by_name = {*names, *(parameter.arg for parameter in arguments.kwonlyargs)}
+        handed: set[str] = set()
+        for place, given in enumerate(call.args):
+            if self.reaches(given):
+                handed.update([*names[place:], *rest] if isinstance(given, ast.Starred) else names[place:][:1] or rest)
+        for keyword in call.keywords:
+            if self.reaches(keyword.value):
+                handed.update([*by_name, *others] if keyword.arg is None else {keyword.arg} & by_name or others)
+        return handed
 
 
 def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -1,4 +1,4 @@
-"""`python`: a function `grade(sample, item) -> float` of the user's, each call in a fresh process.
+"""`python`: a function `grade(sample, item) -> float` of the user's, in a fresh process for each call or group.
 
 `sample` is a dict (`output_text`, `output_json`, `output_tools`, `choices`, `messages`, `n_calls`, `stop_reason`),
 `item` the row's own keys. The result counts only if it is exactly an int or a float, finite and within `range`: True,
@@ -28,10 +28,13 @@ from agentrft.errors import SandboxFault, UserError
 from agentrft.graders.sample import sample_object
 from agentrft.graders.spec import Spec
 from agentrft.sandbox.layers import Isolation
-from agentrft.sandbox.process import ForkServer, Outcome, Program, jail_report
+from agentrft.sandbox.process import MAX_GROUP, ForkServer, Outcome, Program, jail_report
+from agentrft.together import together
 from agentrft.types import Grade, GradeError, Item, Sample
 
 MAX_SOURCE_BYTES = 256_000
+WORTH_SHARING_S = 0.02
+"""Of one call. A process costs 3 ms: a slower function gains little by sharing one, and would leave processors idle."""
 _FUNCTION = "grade"
 
 
@@ -77,12 +80,39 @@ class PythonGrader:
         self._program = Program(source=source, function=_FUNCTION, filename=filename, imports=_imports(tree))
         _check_isolation(spec.isolation, param)
         self._server = ForkServer(isolation=spec.isolation)
+        self._last_s = 0.0
 
     async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
-        return (await self.grade_group([sample], item))[0]
+        """One call in a process of its own."""
+        return (await self._together([sample], item))[0]
 
     async def grade_group(self, samples_G: Sequence[Sample], item: Item) -> list[Grade]:
-        """Grades of up to 16 samples of one item in one process, several times as fast; they can see each other."""
+        """Grades of samples of one item, up to 16 in one process, several times as fast; they can see each other.
+
+        Only a number counts that was given in company: who gets none is graded again alone, so that neither a death nor
+        an exception costs another's grade. A function too slow to gain by it gets a process for each, side by side.
+        """
+        if self._last_s > WORTH_SHARING_S:
+            return await self._alone(samples_G, item)
+        grades_G: list[Grade] = []
+        for start in range(0, len(samples_G), MAX_GROUP):
+            shared = samples_G[start : start + MAX_GROUP]
+            grades = await self._together(shared, item)
+            # The first one had the process to itself: its reason is its own.
+            failed = [n for n, grade in enumerate(grades) if n and grade.value is None]
+            again = await self._alone([shared[n] for n in failed], item)
+            grades_G += [dict(zip(failed, again, strict=True)).get(n, grade) for n, grade in enumerate(grades)]
+        return grades_G
+
+    async def close(self) -> None:
+        """Stop the worker; grades under way end without a number."""
+        await self._server.close()
+
+    async def _alone(self, samples_G: Sequence[Sample], item: Item) -> list[Grade]:
+        grades_G = await together(self._together([sample], item) for sample in samples_G)
+        return [grade for (grade,) in grades_G]
+
+    async def _together(self, samples_G: Sequence[Sample], item: Item) -> list[Grade]:
         name = self._spec.name
         try:
             arguments_G = [(sample_object(sample), dict(item.fields)) for sample in samples_G]
@@ -92,14 +122,11 @@ class PythonGrader:
         except (TypeError, ValueError, RecursionError) as error:
             reason = f"the item cannot be handed to grader {name!r}: {error}"
             return [Grade(value=None, reason=reason, error=GradeError.SAMPLE_PARSE) for _ in samples_G]
+        self._last_s = max((found.wall_s for found in found_G if isinstance(found, Outcome)), default=math.inf)
         return [
             _without_process(name, found) if isinstance(found, SandboxFault) else self._judge(found)
             for found in found_G
         ]
-
-    async def close(self) -> None:
-        """Stop the worker; grades under way end without a number."""
-        await self._server.close()
 
     def _judge(self, outcome: Outcome) -> Grade:
         name = self._spec.name

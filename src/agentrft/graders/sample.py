@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any
 
-from agentrft.types import Episode, Message, Sample, StopReason, ToolCall
+from agentrft.net.wire import call_object, message_object
+from agentrft.types import Episode, Sample, StopReason
 
 _FINISH = {
     StopReason.ANSWERED: "stop",
@@ -29,7 +30,7 @@ def sample_from_episode(episode: Episode) -> Sample:
 
 def sample_object(sample: Sample) -> dict[str, Any]:
     """The `sample` namespace: OpenAI's keys and ours, JSON-able values only."""
-    tools = [_call(call) for call in sample.output_tools]
+    tools = [call_object(call) for call in sample.output_tools]
     message = {"role": "assistant", "content": sample.output_text, "tool_calls": tools}
     return {
         "output_text": sample.output_text,
@@ -40,20 +41,6 @@ def sample_object(sample: Sample) -> dict[str, Any]:
         "n_calls": sample.n_calls,
         "stop_reason": str(sample.stop_reason),
     }
-
-
-def message_object(message: Message) -> dict[str, Any]:
-    """A message as chat completions carry it."""
-    shown: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.role == "assistant":
-        shown["tool_calls"] = [_call(call) for call in message.tool_calls]
-    if message.role == "tool":
-        shown["tool_call_id"] = message.tool_call_id
-    return shown
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _parsed(text: str) -> Any:

@@ -31,12 +31,6 @@ def _goes_up(value: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_goes_up)]
 """Lowest and highest grade, both finite."""
 
-MASK = "**********"
-"""What stands for a secret in everything that is written or shown."""
-
-WITH_SECRETS = {"secrets": True}
-"""As `context` of `model_dump`: secrets as they are, for a document that will be run again. Masked without it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:

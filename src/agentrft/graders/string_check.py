@@ -12,7 +12,7 @@ from typing import Literal
 from agentrft.graders.sample import sample_object
 from agentrft.graders.spec import Spec, TemplateText
 from agentrft.graders.template import Missing, Reference, Template
-from agentrft.types import Grade, Item, Sample
+from agentrft.types import Grade, GradeError, Item, Sample
 
 _HOLDS: dict[str, Callable[[str, str], bool]] = {
     "eq": lambda text, reference: text == reference,
@@ -45,7 +45,7 @@ class StringCheckGrader:
         try:
             text, reference = self._input.fill(seen, item.fields), self._reference.fill(seen, item.fields)
         except Missing as missing:
-            return Grade(value=None, reason=str(missing))
+            return Grade(value=None, reason=str(missing), error=GradeError.INVALID_VARIABLE)
         return Grade(value=1.0 if self._holds(text, reference) else 0.0)
 
     async def close(self) -> None:

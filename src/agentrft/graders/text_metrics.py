@@ -26,6 +26,8 @@ from typing import Any, Protocol
 from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
 
+from agentrft.types import GradeError
+
 MAX_WORDS = 20_000
 """Of one text. The slowest metric, METEOR of that many distinct words, takes 0.6 s."""
 MAX_PAIRS = 40_000**2
@@ -42,6 +44,9 @@ _ROUGE_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 class NoScore(ValueError):
     """These two texts cannot be compared; `str()` is the reason."""
+
+    kind = GradeError.TRUNCATED_OBSERVATION
+    """Too large, all of them here."""
 
 
 class Synonyms(Protocol):

@@ -31,7 +31,7 @@ from agentrft.graders.sample import sample_object
 from agentrft.graders.spec import Spec, TemplateText
 from agentrft.graders.template import Missing, Reference, Template
 from agentrft.graders.text_metrics import NEEDS_NLTK, TEXT_METRICS, NoScore, Synonyms, meteor, wordnet
-from agentrft.types import Grade, Item, Sample
+from agentrft.types import Grade, GradeError, Item, Sample
 
 if TYPE_CHECKING:
     import httpx
@@ -152,9 +152,9 @@ class TextSimilarityGrader:
             assert self._metric is not None
             return Grade(value=self._metric(text, reference))
         except Missing as missing:
-            return Grade(value=None, reason=str(missing))
+            return Grade(value=None, reason=str(missing), error=GradeError.INVALID_VARIABLE)
         except NoScore as why:
-            return Grade(value=None, reason=f"grader {self._name!r}: {why}")
+            return Grade(value=None, reason=f"grader {self._name!r}: {why}", error=why.kind)
 
     async def close(self) -> None:
         """Close the connections; a grade after it opens new ones."""
@@ -190,6 +190,12 @@ def _wordnet(param: str) -> Synonyms:
             param=f"{param}.synonyms",
             code="invalid_grader",
         ) from None
+
+
+class _Refused(NoScore):
+    """The endpoint will not have these texts."""
+
+    kind = GradeError.MODEL_SERVER
 
 
 class _Unavailable(Exception):
@@ -279,7 +285,7 @@ class _Endpoint:
         if status in _TRY_AGAIN or status >= 500:
             raise _Unavailable(answer, _asked_pause_s(response))
         if status in _TEXTS_REFUSED:
-            raise NoScore(f"embedding endpoint {self._url} {answer}")
+            raise _Refused(f"embedding endpoint {self._url} {answer}")
         raise self._fault(answer, "check `base_url`, `model` and `api_key_env`")
 
     def _fault(self, what: str, step: str) -> GraderFault:

@@ -16,7 +16,14 @@ from agentrft.types import Episode, Grade, Item, Message, Sample, StopReason
 _SPLITS = ("train", "validation", "test")
 
 
-def audit_plan(spec: JobSpec, base_dir: Path, *, honest: Sequence[Honest] = (), n_items: int = 10) -> AuditPlan:
+def audit_plan(
+    spec: JobSpec,
+    base_dir: Path,
+    *,
+    honest: Sequence[Honest] = (),
+    n_items: int = 10,
+    positive_control: bool = False,
+) -> AuditPlan:
     """Items that were played come first, then those with demonstrations; raises UserError without a grader."""
     if spec.method.reinforcement is None:
         raise missing_grader()
@@ -32,6 +39,7 @@ def audit_plan(spec: JobSpec, base_dir: Path, *, honest: Sequence[Honest] = (), 
         honest=honest,
         demonstrations=demonstrations,
         asks_model=asks_model(grader),
+        positive_control=positive_control,
         seed=spec.seed,
     )
 

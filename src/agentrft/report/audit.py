@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -49,17 +50,21 @@ def audit_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def audit_problems(document: Mapping[str, Any]) -> Text:
+def audit_problems(document: Mapping[str, Any]) -> list[RenderableType]:
     """What failed or is a warning: what was tried, the evidence, and what to change; empty where nothing is."""
-    text = Text()
+    shown: list[RenderableType] = []
     for line in document["lines"]:
         if line["verdict"] in ("failed", "warning"):
             mark, style = _MARKS[line["verdict"]]
-            text.append(f"{mark} {line['name']}", style=style).append(f"  {line['tries']}\n")
+            shown.append(Text.assemble((f"{mark} {line['name']}", style), f"  {line['tries']}"))
+            grid = Table.grid(padding=(0, 1, 0, 0))
+            grid.add_column(no_wrap=True, style="dim")
+            grid.add_column(overflow="fold")
             for what, value in (("graded", line["evidence"]), ("found", line["detail"]), ("change", line["change"])):
                 if value:
-                    text.append(f"    {what:<7}", style="dim").append(f"{printable(value)}\n")
-    return text
+                    grid.add_row(f"    {what}", Text(printable(value)))
+            shown.append(grid)
+    return shown
 
 
 def audit_summary(document: Mapping[str, Any]) -> str:

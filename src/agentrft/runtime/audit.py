@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from agentrft.audit import AuditReport, audit
 from agentrft.build import Live
-from agentrft.errors import UserError
+from agentrft.errors import StoreFault, UserError
 from agentrft.jobs.audit import audit_items, audit_plan, honest_episodes
 from agentrft.jobs.probe import GRADER
 from agentrft.jobs.service import StoredJob
@@ -23,7 +24,7 @@ def audit_of(live: Live, job: StoredJob, log: RunLog) -> Audit | None:
     """The job's audit, as training calls it; None where the job says `audit: false` or `audit.probes: false`.
 
     It leaves `audit.json` and `audit.html` in the job's folder, and raises UserError (`audit_failed`) when the grader
-    can be fooled.
+    can be fooled, StoreFault when the folder cannot be written.
     """
     wanted = live.spec.audit
     if not wanted or not wanted.probes:
@@ -34,14 +35,22 @@ def audit_of(live: Live, job: StoredJob, log: RunLog) -> Audit | None:
         played = [pair for group in groups for pair in zip(group.episodes, group.grades, strict=True)]
         honest = honest_episodes(played, audit_items(live.spec, live.base_dir))
         report = await audit(audit_plan(live.spec, live.base_dir, honest=honest), live.graded())
-        document = report.to_json()
-        (job.folder / "audit.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
-        page = write_audit_page(document, f"the grader of {job.id}", job.folder / "audit.html")
+        page = write_report(report, job)
         if not report.passed:
             raise _refusal(report, str(page))
         log.notice(f"The audit of the grader passed: {report.count('safe')} probes and checks, {report.baseline}.")
 
     return look
+
+
+def write_report(report: AuditReport, job: StoredJob) -> Path:
+    """The page; raises StoreFault when the job's folder cannot be written."""
+    document = report.to_json()
+    try:
+        (job.folder / "audit.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+        return write_audit_page(document, f"the grader of {job.id}", job.folder / "audit.html")
+    except OSError as error:
+        raise StoreFault(f"could not write the audit's report into {job.folder}: {error}; free disk space") from error
 
 
 def _refusal(report: AuditReport, page: str) -> UserError:

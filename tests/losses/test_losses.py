@@ -1,10 +1,11 @@
 import math
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
 
-from agentrft.losses import LOSSES, LossBatch, LossResult, PolicyGradientLoss, SupervisedLoss
+from agentrft.losses import LOSSES, LossBatch, LossResult, LossSpec, PolicyGradientLoss, SupervisedLoss
 from agentrft.testing import ScriptedLearner
 from agentrft.types import Row
 
@@ -29,7 +30,8 @@ def run(given: LossBatch, spec) -> tuple[LossResult, list[float]]:
 
 
 def test_every_spec_has_a_loss():
-    assert LOSSES.keys() == {"supervised", "pg_tv"}
+    members = get_args(get_args(LossSpec)[0])
+    assert LOSSES.keys() == {model.model_fields["type"].default for model in members}
 
 
 def test_supervised_by_hand():

@@ -2,26 +2,80 @@
 
 A learner calls `LOSSES[spec.type](LossBatch(…), spec)` for every micro-batch and back-propagates `LossResult.loss`.
 Losses and metrics are sums over tokens, never means: credit arrives divided by the step's normaliser, so any split
-of the rows into micro-batches adds up to the same gradient. To get the step's metrics a learner adds the sums of its
+of the units into micro-batches adds up to the same gradient. To get the step's metrics a learner adds the sums of its
 micro-batches and divides each by the sum of `tokens`.
+
+A loop makes that credit with what the spec declares: `scaled_credit` (or `credit.RewardScale` where `scale` is `run`),
+then one division by `row_divisors`.
 
 To add a loss: a spec with a `type` in `spec.py`, a file with its function, one line in `table.py`.
 
-Importing this package does not import torch: specs are validated in places that do without. The names below load it
-when they are first used.
+Importing this package does not import torch: specs are validated in places that do without, and loops use plain
+numbers. `LOSSES`, `LossBatch` and `LossResult` load it when they are first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentrft.losses.spec import LossSpec, PolicyGradientLoss, SupervisedLoss
+from agentrft.losses.kl import mean_row_kl, penalised_rewards, row_kl
+from agentrft.losses.normaliser import row_divisors
+from agentrft.losses.scale import scaled_credit
+from agentrft.losses.spec import (
+    CispoLoss,
+    DapoLoss,
+    DpoLoss,
+    DrGrpoLoss,
+    GrpoLoss,
+    GspoLoss,
+    KtoLoss,
+    KtoStepLoss,
+    LossSpec,
+    MaxrlLoss,
+    PolicyGradientLoss,
+    PolicyLoss,
+    PolicyLossSpec,
+    PreferenceLossSpec,
+    ReinforcePpLoss,
+    RlooLoss,
+    SapoLoss,
+    SimpoLoss,
+    SupervisedLoss,
+)
 
 if TYPE_CHECKING:
     from agentrft.losses.batch import LossBatch, LossResult
     from agentrft.losses.table import LOSSES
 
-__all__ = ["LOSSES", "LossBatch", "LossResult", "LossSpec", "PolicyGradientLoss", "SupervisedLoss"]
+__all__ = [
+    "LOSSES",
+    "CispoLoss",
+    "DapoLoss",
+    "DpoLoss",
+    "DrGrpoLoss",
+    "GrpoLoss",
+    "GspoLoss",
+    "KtoLoss",
+    "KtoStepLoss",
+    "LossBatch",
+    "LossResult",
+    "LossSpec",
+    "MaxrlLoss",
+    "PolicyGradientLoss",
+    "PolicyLoss",
+    "PolicyLossSpec",
+    "PreferenceLossSpec",
+    "ReinforcePpLoss",
+    "RlooLoss",
+    "SapoLoss",
+    "SimpoLoss",
+    "SupervisedLoss",
+    "mean_row_kl",
+    "penalised_rewards",
+    "row_divisors",
+    "row_kl",
+    "scaled_credit",
+]
 
 
 def __getattr__(name: str) -> Any:

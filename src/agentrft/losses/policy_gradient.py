@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-
 from agentrft.losses.batch import LossBatch, LossResult
-from agentrft.losses.spec import PolicyGradientLoss
-from agentrft.losses.token_ops import k3, log_ratio, probability_shift
+from agentrft.losses.correction import correction_factor
+from agentrft.losses.policy_metrics import policy_metrics
+from agentrft.losses.spec import MaxrlLoss, PolicyGradientLoss
+from agentrft.losses.token_ops import log_ratio, probability_shift
 
 
-def policy_gradient(batch: LossBatch, spec: PolicyGradientLoss) -> LossResult:
+def policy_gradient(batch: LossBatch, spec: PolicyGradientLoss | MaxrlLoss) -> LossResult:
     """L = −Σ keep·w·credit·log π, with w = min(π/μ, cap) held constant.
 
     π is the policy, μ the generator that drew the tokens. `keep` drops a token that has already moved by more than
@@ -22,17 +22,13 @@ def policy_gradient(batch: LossBatch, spec: PolicyGradientLoss) -> LossResult:
     """
     log_probs = batch.log_probs.detach()
     moved = probability_shift(log_probs, batch.generator_log_probs)
-    overshot = (batch.credit > 0) & (moved > spec.mask_delta) | (batch.credit < 0) & (moved < -spec.mask_delta)
+    dropped = (batch.credit > 0) & (moved > spec.mask_delta) | (batch.credit < 0) & (moved < -spec.mask_delta)
     ratio_log = log_ratio(log_probs, batch.generator_log_probs)
     weight = ratio_log.exp().clamp(max=spec.weight_cap)
+    if spec.correction:
+        kept = correction_factor(ratio_log, batch.row, spec.correction)
+        weight, dropped = weight * kept, dropped | (kept == 0)
     return LossResult(
-        loss=-(weight * batch.credit * ~overshot * batch.log_probs).sum(),
-        metrics={
-            "tokens": torch.tensor(float(log_probs.numel())),
-            "masked_frac": overshot.sum().float(),
-            "kl_mu_k3": k3(ratio_log).sum(),
-            # Means of w and w² give the effective sample size, (Σw)² / (N Σw²).
-            "weight": weight.sum(),
-            "weight_sq": weight.square().sum(),
-        },
+        loss=-(weight * batch.credit * ~dropped * batch.log_probs).sum(),
+        metrics=policy_metrics(ratio_log, weight, dropped),
     )

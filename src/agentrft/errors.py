@@ -3,7 +3,8 @@
     AgentrftError
     ├── UserError              a mistake that the user can mend: message, `param`, `code`; exit code 2, HTTP 400
     └── BoundaryError          an outside part failed: costs one episode (or pauses the job), is counted, never a bug
-        ├── ToolFault          tool transport, 5xx, timeout, death of its process
+        ├── ToolFault          a tool is broken: it crashed, hung, or its process died
+        │   └── ToolOutage     it could not be reached, or says that it cannot now: trying again may help
         ├── GraderFault        the service that a grader asks could not answer
         ├── EngineFault        the model engine, or a model behind an API, could not answer
         ├── SandboxFault       the confined process died or broke its protocol
@@ -42,6 +43,15 @@ class ToolFault(BoundaryError):
     """A tool could not be reached or died; the episode is void, not wrong."""
 
     boundary = "tool"
+
+
+class ToolOutage(ToolFault):
+    """The tool could not be reached, or is not able to answer now; the same call may succeed a little later."""
+
+    def __init__(self, message: str, *, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        """How long the tool asks to be left alone; None when it does not say."""
 
 
 class GraderFault(BoundaryError):

@@ -15,11 +15,15 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     The first failure cancels the others and is raised as itself, not wrapped in an exception group, so that callers
     can catch UserError and BoundaryError as if there were no concurrency.
     """
+    tasks: list[asyncio.Task[T]] = []
+    failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            tasks += [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as failures:
-        raise _first(failures) from failures
+        failure = _first(failures)
+    if failure is not None:
+        raise failure  # out here, so that it keeps the cause it has
     return [task.result() for task in tasks]
 
 

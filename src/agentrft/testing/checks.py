@@ -13,6 +13,7 @@ import asyncio
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import jsonschema
@@ -30,10 +31,10 @@ async def check_tool(tool: Tool, arguments: Mapping[str, Any], *, item: Item = _
 
     Raises AssertionError that lists every problem found.
     """
-    problems = list(_spec_problems(tool.spec))
+    problems = [*_spec_problems(tool.spec), *_turn_problems(tool)]
     if not problems:
         problems += _argument_problems(tool.spec, arguments)
-        context = ToolContext(trace_id="trace_check", item=item, deadline_s=deadline_s)
+        context = ToolContext(trace_id="trace_check", call_id="call_check", item=item, deadline_s=deadline_s)
         async with asyncio.TaskGroup() as group:
             # Calls of one reply run side by side, so a tool must bear it.
             calls = [group.create_task(_call_problem(tool, arguments, context)) for _ in range(2)]
@@ -50,6 +51,11 @@ async def check_grader(grader: Grader, item: Item, samples: Sequence[Sample] = (
     for name, sample in [*_odd_samples(), *((f"samples[{i}]", sample) for i, sample in enumerate(samples))]:
         problems += [f"{name}: {problem}" for problem in await _grade_problems(grader, sample, item)]
     _raise("grader", problems)
+
+
+def _turn_problems(tool: Tool) -> Iterator[str]:
+    if not isinstance(getattr(tool, "turn", None), AbstractAsyncContextManager):
+        yield "no `turn`: expected what is held during a call, `contextlib.nullcontext()` where calls need not wait"
 
 
 def _spec_problems(spec: ToolSpec) -> Iterator[str]:
@@ -72,7 +78,7 @@ def _argument_problems(spec: ToolSpec, arguments: Mapping[str, Any]) -> Iterator
 
 async def _call_problem(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> str | None:
     try:
-        async with asyncio.timeout(context.deadline_s):
+        async with tool.turn, asyncio.timeout(context.deadline_s):
             output = await tool.call(arguments, context)
     except TimeoutError:
         return f"call({dict(arguments)}) took longer than {context.deadline_s} s"
@@ -81,7 +87,7 @@ async def _call_problem(tool: Tool, arguments: Mapping[str, Any], context: ToolC
     except Exception as error:  # the boundary to code under test
         expected = "give arguments that work" if isinstance(error, ValueError) else "raise ValueError or ToolFault"
         return f"call({dict(arguments)}) raised {type(error).__name__}: {error}; {expected}"
-    return None if isinstance(output, str) else f"call returned {type(output).__name__}; expected str"
+    return None if isinstance(output, str | bytes) else f"call returned {type(output).__name__}; expected str"
 
 
 async def _grade_problems(grader: Grader, sample: Sample, item: Item) -> list[str]:

@@ -16,12 +16,15 @@ import numpy as np
 
 from agentrft.errors import EngineFault, UserError
 from agentrft.protocols import BackwardReport, Chunk, GenerateRequest, OptimReport
+from agentrft.testing.policy import policy_pull
+from agentrft.testing.preference import preference_pulls
 from agentrft.types import Row
 
 State = tuple[int, ...]
 Table = dict[State, np.ndarray]
 _MOMENTUM = 0.5
 _TABLE_FILE = "table.json"
+_PREFERENCE = ("dpo", "simpo", "kto")
 
 
 class ScriptedLearner:
@@ -29,7 +32,7 @@ class ScriptedLearner:
 
     It knows only the tokens in `ids` and starts uniform. Gradients are exact, updates are SGD with momentum (so that
     there is an optimiser state to save). `generator` draws from the same table. Log-probs of generator and learner
-    agree to the last bit. Runs both losses of `losses.spec`: `supervised` and `pg_tv`.
+    agree to the last bit. Runs the losses `supervised`, `dpo`, `simpo`, `kto` and `testing.policy.TOKEN_WISE`.
     """
 
     def __init__(
@@ -53,19 +56,24 @@ class ScriptedLearner:
     async def forward_backward(self, rows: Sequence[Row], loss: Any) -> BackwardReport:
         """Accumulate the gradient of `loss` over all rows."""
         started = time.monotonic()
-        log_probs_R_T = [[0.0] * len(row.ids) for row in rows]
+        log_probs_R_T, gradients_R_T = ([[0.0] * len(row.ids) for row in rows] for _ in range(2))
         sums: dict[str, float] = defaultdict(float)
-        for row, log_probs_T in zip(rows, log_probs_R_T, strict=True):
+        pulls_R = await self._row_pulls(rows, loss, sums)
+        for row, log_probs_T, gradients_T, row_pull in zip(rows, log_probs_R_T, gradients_R_T, pulls_R, strict=True):
             for t in _trained(row):
                 probs = self.probabilities(row.ids[:t])
                 column = self._column_of(row.ids[t])
                 log_probs_T[t] = math.log(probs[column])
-                pull = _pull(loss, log_probs_T[t], row.log_probs[t], row.credit[t], sums)
+                pull = row_pull
+                if pull is None:
+                    pull = _pull(loss, log_probs_T[t], row.log_probs[t], row.credit[t], sums)
+                gradients_T[t] = -pull
                 self._push(row.ids[:t], column, probs, pull)
         tokens = sum(len(row.ids) for row in rows)
         trained = max(sums["tokens"], 1.0)
         return BackwardReport(
             log_probs=log_probs_R_T,
+            gradients=gradients_R_T,
             loss=sums.pop("loss", 0.0),
             metrics={name: total / trained for name, total in sums.items() if name != "tokens"},
             unique_tokens=tokens,
@@ -73,6 +81,12 @@ class ScriptedLearner:
             micro_batches=1,
             wall_s=time.monotonic() - started,
         )
+
+    async def _row_pulls(self, rows: Sequence[Row], loss: Any, sums: dict[str, float]) -> list[float] | list[None]:
+        """What preference losses, which look at whole units, pull all tokens of each row by; None for the others."""
+        if loss.type not in _PREFERENCE:
+            return [None] * len(rows)
+        return preference_pulls(loss, rows, await self.log_probs(rows), sums)
 
     async def optim_step(self, lr: float) -> OptimReport:
         """One step of SGD with momentum on the accumulated gradient."""
@@ -183,19 +197,7 @@ def _pull(loss: Any, log_prob: float, generator_log_prob: float, credit: float, 
         sums["loss"] -= credit * log_prob
         sums["nll"] -= log_prob
         return credit
-    if loss.type != "pg_tv":
-        raise UserError(f"ScriptedLearner has no loss {loss.type!r}; expected 'supervised' or 'pg_tv'.", param="loss")
-    log_ratio = max(-20.0, min(20.0, log_prob - generator_log_prob))
-    weight = min(math.exp(log_ratio), loss.weight_cap)
-    moved = math.exp(log_prob) - math.exp(generator_log_prob)
-    masked = (credit > 0 and moved > loss.mask_delta) or (credit < 0 and moved < -loss.mask_delta)
-    pull = 0.0 if masked else weight * credit
-    sums["loss"] -= pull * log_prob
-    sums["masked_frac"] += masked
-    sums["weight"] += weight
-    sums["weight_sq"] += weight**2
-    sums["kl_mu_k3"] += math.expm1(log_ratio) - log_ratio
-    return pull
+    return policy_pull(loss, log_prob, generator_log_prob, credit, sums)
 
 
 def _at(table: Table, state: State, width: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentrft.errors import ToolFault
+from agentrft.together import together
 from agentrft.types import Grade, Item, Sample, ToolCall, ToolResult, ToolSpec
 
 ToolFunction = Callable[[Mapping[str, Any], Item], str]
@@ -57,8 +58,16 @@ class ScriptedSession:
         schema = {"type": "object", "properties": {}, "additionalProperties": True}
         return [ToolSpec(name=name, description=name, parameters=schema) for name in self._tools.functions]
 
+    async def run(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        """The functions' outputs, side by side; unknown tools and ValueError become errors for the model."""
+        return await together(self.call(call) for call in calls)
+
+    async def state_hash(self) -> str | None:
+        """None: functions keep no state."""
+        return None
+
     async def call(self, call: ToolCall) -> ToolResult:
-        """The function's output; unknown tools and ValueError become errors for the model."""
+        """One call."""
         await asyncio.sleep(self._rng.random() * self._tools.max_delay_s)
         if self._tools.fails(call, self._item):
             raise ToolFault(f"scripted fault in {call.name}")

@@ -1,0 +1,45 @@
+"""The seams: what one part may ask of another. Each contract is in its docstring; two real implementations each.
+
+Everything that waits is async. Nothing here imports torch: loops hand all model work to a Generator and a Learner.
+"""
+
+from agentrft.protocols.chat_model import ChatEndpoint, ChatModel, Judge, JudgeReply, OpenJudge
+from agentrft.protocols.clock import Clock
+from agentrft.protocols.engine import (
+    BackwardReport,
+    ChatFormat,
+    Chunk,
+    GenerateRequest,
+    Generator,
+    Learner,
+    OptimReport,
+    Reply,
+)
+from agentrft.protocols.grading import Grader, Monitor
+from agentrft.protocols.store import EpisodeRecord, Store
+from agentrft.protocols.tools import Tool, ToolContext, ToolSession, ToolSet
+
+__all__ = [
+    "BackwardReport",
+    "ChatEndpoint",
+    "ChatFormat",
+    "ChatModel",
+    "Chunk",
+    "Clock",
+    "EpisodeRecord",
+    "GenerateRequest",
+    "Generator",
+    "Grader",
+    "Judge",
+    "JudgeReply",
+    "Learner",
+    "Monitor",
+    "OpenJudge",
+    "OptimReport",
+    "Reply",
+    "Store",
+    "Tool",
+    "ToolContext",
+    "ToolSession",
+    "ToolSet",
+]

@@ -72,6 +72,7 @@ async def measure(spec: JobSpec, base_dir: Path, steps: int, options: argparse.N
                 items=items_of(spec, base_dir, "validation")[: options.items],
                 samples=options.samples,
                 pass_threshold=build.pass_threshold_of(spec),
+                penalties=spec.training.penalties,
             )
             figures = Measured.of(await evaluate(eval_plan, live.agent, live.graded(), log), best_step=steps).figures()
     finally:

@@ -63,7 +63,7 @@ def test_the_limits_of_the_loop_are_the_jobs() -> None:
 
 def test_every_credit_algorithm_can_be_named_in_a_job() -> None:
     for name in CREDIT:
-        assert Training.model_validate({"credit": name}).credit == name
+        assert Training.model_validate({"credit": name}).credit.type == name
 
 
 def test_an_unknown_job_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

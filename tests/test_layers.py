@@ -19,7 +19,7 @@ HEAVY = {
 }
 """Package → the parts of `src/agentrft` that may import it. Everything else runs on the base install."""
 
-TORCH_FREE = ("losses/spec.py",)
+TORCH_FREE = ("losses/spec.py", "losses/scale.py", "losses/normaliser.py", "losses/kl.py", "losses/margins.py")
 """Presets and their options are validated without torch."""
 
 PIECES = ("data", "chat", "tools", "graders", "credit", "detectors", "store", "report")

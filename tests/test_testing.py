@@ -1,5 +1,6 @@
 import itertools
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -124,8 +125,8 @@ async def test_a_learner_refuses_what_it_cannot_do():
     learner = ScriptedLearner([0, 7])
     with pytest.raises(UserError, match="cannot produce token 9"):
         await learner.forward_backward([row([5, 9], [False, True], [0.0, 1.0])], SUPERVISED)
-    with pytest.raises(UserError, match="no loss 'dpo'"):
-        await learner.forward_backward([row([5, 7], [False, True], [0.0, 1.0])], SimpleNamespace(type="dpo"))
+    with pytest.raises(UserError, match="no loss 'gspo'"):
+        await learner.forward_backward([row([5, 7], [False, True], [0.0, 1.0])], SimpleNamespace(type="gspo"))
 
 
 # --- CharFormat
@@ -188,9 +189,17 @@ class Tool:
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
         self.spec = ToolSpec(**{"name": "half", "description": "Half of n", "parameters": schema, **spec})
         self._call = call
+        self.turn = nullcontext()
 
     async def call(self, arguments, context):
         return self._call(arguments)
+
+
+async def test_a_tool_without_a_turn_is_told_so():
+    tool = Tool(lambda arguments: "")
+    del tool.turn
+    with pytest.raises(AssertionError, match="no `turn`"):
+        await check_tool(tool, {"n": 4})
 
 
 async def test_a_good_tool_passes():

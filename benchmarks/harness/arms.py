@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrft import build
-from agentrft.credit import CREDIT
+from agentrft.credit import Credited, CreditFunction, GroupView
 from agentrft.jobs.models import find_weights
 from agentrft.jobs.rows import demonstrations_of, items_of
 from agentrft.jobs.service import StoredJob, create_job, stored_job
@@ -175,25 +175,26 @@ def _control_spec(spec: JobSpec, arm: str) -> JobSpec:
 async def _reinforce(study: Study, live: build.Live, job: StoredJob, log: RunLog, *, permute: bool) -> Checkpoint:
     plan = build.rft_plan(live, run=job.id, folder=job.folder, validation=study.items("validation"))
     if permute:
-        CREDIT["permuted"] = permuted(CREDIT[plan.credit], seed=study.spec.seed)
-        plan = replace(plan, credit="permuted")
+        function = permuted(plan.credit.function, seed=study.spec.seed)
+        plan = replace(plan, credit=replace(plan.credit, function=function))
     result = await rft.train(plan, live.engine.learner, live.agent, live.graded(), log)
     return result.best
 
 
-def permuted(
-    credit: Callable[[Sequence[float | None]], list[float]], *, seed: int
-) -> Callable[[Sequence[float | None]], list[float]]:
+def permuted(credit: CreditFunction, *, seed: int) -> CreditFunction:
     """`credit` after shuffling the rewards among the graded members of each group: right size, no information."""
     draw = random.Random(seed)
 
-    def shuffled(rewards_G: Sequence[float | None]) -> list[float]:
-        graded = [reward for reward in rewards_G if reward is not None]
+    def shuffled(group: GroupView) -> GroupView:
+        graded = [reward for reward in group.rewards_G if reward is not None]
         draw.shuffle(graded)
         rest = iter(graded)
-        return credit([None if reward is None else next(rest) for reward in rewards_G])
+        return replace(group, rewards_G=tuple(None if reward is None else next(rest) for reward in group.rewards_G))
 
-    return shuffled
+    def credited(groups: Sequence[GroupView]) -> Credited:
+        return credit([shuffled(group) for group in groups])
+
+    return credited
 
 
 async def _longer_sft(
@@ -226,6 +227,7 @@ def _eval_plan(study: Study, job: StoredJob, split: str, stage: str) -> EvalPlan
         items=study.items(split),
         samples=study.samples,
         pass_threshold=study.pass_threshold,
+        penalties=study.spec.training.penalties,
     )
 
 

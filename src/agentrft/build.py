@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,21 +18,28 @@ from agentrft.engines.models import load_tokenizer
 from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
 from agentrft.graders import build_grader
+from agentrft.jobs.bundle import bundle_hash
 from agentrft.jobs.models import Weights
 from agentrft.jobs.probe import missing_grader
-from agentrft.jobs.rows import demonstrations_of, items_of
+from agentrft.jobs.rows import demonstrations_of, items_of, preferences_of
 from agentrft.jobs.spec import JobSpec, Lora
+from agentrft.jobs.tools import open_tools
 from agentrft.protocols import Generator, Grader, Learner, Monitor
 from agentrft.rollout import Agent, GeneratorActor, Limits
 from agentrft.runtime.machine import INSTALL_TORCH, missing_torch_packages
-from agentrft.tools import ToolLimits, build_toolset
-from agentrft.tools.toolset import PythonToolSet
+from agentrft.tools import JobTools, ToolLimits
 from agentrft.train.demos import demonstration_row
+from agentrft.train.dpo_plan import DpoPlan, PreferenceUnit
 from agentrft.train.plan import RftPlan, SftPlan
+from agentrft.train.played import Crediting
+from agentrft.train.preference_rows import preference_units
 from agentrft.types import Item, Row
 
-_RFT_SETTINGS = ("steps", "group_size", "warmup_steps", "loss", "credit", "oversample", "keep_checkpoints")
+_RFT_SETTINGS = ("steps", "group_size", "warmup_steps", "loss", "penalties", "oversample", "keep_checkpoints")
 """Fields of the job's `training` that a reinforcement plan takes as they are."""
+
+_COMPARES_STATES = frozenset({"step_groups", "step_baseline", "grouped_gae", "python"})
+"""Methods of credit for which the tools are asked for their state before each reply."""
 
 
 class EngineLearner(Learner, Protocol):
@@ -70,7 +77,7 @@ class Live:
     weights: Weights
     engine: Engine
     chat_format: AnyFormat
-    tools: PythonToolSet
+    tools: JobTools
     agent: Agent
     grader: Grader | None
     """None when the job names none: it can train on demonstrations, and chat."""
@@ -95,34 +102,32 @@ async def open_job(
     spec: JobSpec, base_dir: Path, weights: Weights, *, training: bool, load: LoadEngine | None = None
 ) -> AsyncIterator[Live]:
     """The job's parts over one model; closed in reverse order whatever happens inside."""
-    engine = await (load or load_engine)(spec, weights, training)
-    try:
+    async with AsyncExitStack() as opened:
+        engine = await (load or load_engine)(spec, weights, training)
+        opened.push_async_callback(engine.close)
         tokenizer = await asyncio.to_thread(load_tokenizer, weights.folder)
         chat_format = pick_format(tokenizer, spec.agent.format)
-        limits = limits_of(spec)
-        tools = build_toolset(spec.agent.tools, base_dir, _tool_limits(spec, chat_format))
-        grader = grader_of(spec, base_dir)
-        audit_grader = audit_grader_of(spec, base_dir) if training else None
-        try:
-            actor = GeneratorActor(generator=engine.generator, chat_format=chat_format)
-            yield Live(
-                spec=spec,
-                base_dir=base_dir,
-                weights=weights,
-                engine=engine,
-                chat_format=chat_format,
-                tools=tools,
-                agent=Agent(actor=actor, tools=tools, limits=limits),
-                grader=grader,
-                audit_grader=audit_grader,
-            )
-        finally:
-            await tools.close()
-            for opened in (grader, audit_grader):
-                if opened is not None:
-                    await opened.close()
-    finally:
-        await engine.close()
+        tokens = chat_format.tokenizer.control_tokens
+        tools = await open_tools(spec, base_dir, _tool_limits(spec, chat_format), template_tokens=tokens)
+        opened.push_async_callback(tools.close)
+        graders = [grader_of(spec, base_dir), audit_grader_of(spec, base_dir) if training else None]
+        for grader in graders:
+            if grader is not None:
+                opened.push_async_callback(grader.close)
+        actor = GeneratorActor(generator=engine.generator, chat_format=chat_format)
+        yield Live(
+            spec=spec,
+            base_dir=base_dir,
+            weights=weights,
+            engine=engine,
+            chat_format=chat_format,
+            tools=tools,
+            agent=Agent(
+                actor=actor, tools=tools, limits=limits_of(spec), asks_state=training and compares_states(spec)
+            ),
+            grader=graders[0],
+            audit_grader=graders[1],
+        )
 
 
 async def load_engine(spec: JobSpec, weights: Weights, training: bool) -> Engine:
@@ -181,6 +186,11 @@ def adapter_for(spec: JobSpec, weights: Weights, training: bool) -> Lora | None:
     )
 
 
+def compares_states(spec: JobSpec) -> bool:
+    """Whether credit wants to know the state of the tools before each reply."""
+    return spec.method.reinforcement is not None and spec.training.credit.type in _COMPARES_STATES
+
+
 def limits_of(spec: JobSpec) -> Limits:
     """The loop's limits, as the job names them."""
     limits = spec.agent.limits
@@ -211,7 +221,14 @@ def audit_grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
 def monitor_of(live: Live) -> Monitor | None:
     """The alarms of a reinforcement run; None when the job turns them off."""
     audit = live.spec.audit
-    return DriftMonitor(live.audit_grader) if audit and audit.monitor else None
+    if not audit or not audit.monitor:
+        return None
+    return DriftMonitor(
+        live.audit_grader,
+        audit.thresholds,
+        pass_threshold=pass_threshold_of(live.spec),
+        audit_pass_threshold=audit.grader.pass_threshold if audit.grader else 0.5,
+    )
 
 
 def pass_threshold_of(spec: JobSpec) -> float:
@@ -226,6 +243,7 @@ def sft_plan(live: Live, *, run: str, folder: Path) -> SftPlan:
     return SftPlan(
         run=run,
         folder=folder,
+        bundle=bundle_hash(live.spec, live.base_dir),
         rows=demonstration_rows(live),
         seed=live.spec.seed,
         n_epochs=settings.n_epochs,
@@ -236,8 +254,36 @@ def sft_plan(live: Live, *, run: str, folder: Path) -> SftPlan:
     )
 
 
+def dpo_plan(live: Live, *, run: str, folder: Path) -> DpoPlan:
+    """Preference optimisation on the job's preferences; raises UserError for one that cannot be rendered."""
+    method = live.spec.method.dpo
+    return DpoPlan(
+        run=run,
+        folder=folder,
+        bundle=bundle_hash(live.spec, live.base_dir),
+        units=_preference_units(live, held_out=False),
+        validation_units=_preference_units(live, held_out=True),
+        loss=method.loss,
+        patience=method.patience,
+        seed=live.spec.seed,
+        n_epochs=method.hyperparameters.n_epochs,
+        batch_size=method.hyperparameters.batch_size,
+        learning_rate=method.hyperparameters.learning_rate,
+        warmup_steps=live.spec.training.warmup_steps,
+        keep_checkpoints=live.spec.training.keep_checkpoints,
+    )
+
+
+def _preference_units(live: Live, *, held_out: bool) -> list[PreferenceUnit]:
+    preferences = preferences_of(live.spec, live.base_dir, held_out=held_out)
+    return preference_units(preferences, live.tools.specs, live.chat_format, max_tokens=live.max_tokens)
+
+
 def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] | None = None) -> RftPlan:
-    """Reinforcement fine-tuning on the job's items; `validation` replaces the job's own validation items."""
+    """Reinforcement fine-tuning on the job's items; `validation` replaces the job's own validation items.
+
+    Raises UserError when rows, or a function of the user's own credit, cannot be used.
+    """
     spec = live.spec
     reinforcement = spec.method.reinforcement
     if reinforcement is None:
@@ -248,6 +294,7 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
     return RftPlan(
         run=run,
         folder=folder,
+        bundle=bundle_hash(spec, live.base_dir),
         items=items_of(spec, live.base_dir, "train"),
         validation=validation,
         seed=spec.seed,
@@ -257,6 +304,7 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
         eval_samples=reinforcement.hyperparameters.eval_samples,
         pass_threshold=pass_threshold_of(spec),
         measure_kl=spec.training.lora is not None,
+        credit=Crediting.of(spec.training.credit, live.base_dir),
         **training,
     )
 

@@ -35,6 +35,26 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Intervention:
+    """One guardrail that found something to object to in a call or its output."""
+
+    rule: str
+    """Which: `loop`, `budget.calls`, `tools.refund.max_calls`, …"""
+    message: str
+    enforced: bool
+    """False in observe mode: it was only noted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputStep:
+    """One step that changed a tool's output on its way to the model."""
+
+    name: str
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
     """What one call gave back."""
 
@@ -46,6 +66,13 @@ class ToolResult:
     wall_s: float = 0.0
     bytes_in: int = 0
     """Size of the raw output before shaping."""
+    tries: int = 1
+    """How often the tool was asked; 0 when it was not, because the call was refused."""
+    interventions: tuple[Intervention, ...] = ()
+    shaping: tuple[OutputStep, ...] = ()
+    """What was done to the raw output; empty when nothing was."""
+    ends_episode: bool = False
+    """A guardrail ends the episode here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +115,8 @@ class StopReason(StrEnum):
     """The episode's wall-clock limit passed: truncated."""
     MALFORMED = "malformed"
     """More malformed calls in a row than allowed."""
+    GUARDRAIL = "guardrail"
+    """A guardrail ended it: truncated."""
     FAULT = "fault"
     """An outside part failed; the episode is out of the loss and out of the baseline."""
 
@@ -98,7 +127,13 @@ class StopReason(StrEnum):
 
 
 _TRUNCATED = frozenset(
-    {StopReason.MAX_TURNS, StopReason.MAX_REPLY_TOKENS, StopReason.MAX_EPISODE_TOKENS, StopReason.MAX_TIME}
+    {
+        StopReason.MAX_TURNS,
+        StopReason.MAX_REPLY_TOKENS,
+        StopReason.MAX_EPISODE_TOKENS,
+        StopReason.MAX_TIME,
+        StopReason.GUARDRAIL,
+    }
 )
 
 
@@ -114,6 +149,8 @@ class Turn:
     """Position in `Episode.tokens.ids` of the reply's first token."""
     end: int = 0
     """Position after the reply's last generated token (the stop token included)."""
+    state_hash: str | None = None
+    """What the tools said of their state before the reply; None where they cannot tell, or were not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +320,10 @@ class Row:
     """Rows with the same unit are never split across micro-batches (a pair in DPO, a row elsewhere)."""
     group: str
     """Rows with the same group share a prefix; the learner keeps them together."""
+    reference_log_probs: Sequence[float] = ()
+    """The reference's log-probabilities (nats), 0.0 where not trained; empty outside preference losses."""
+    sign: int = 0
+    """+1 preferred or desirable, −1 rejected or undesirable, 0 outside preference losses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

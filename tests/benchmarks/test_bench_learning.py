@@ -10,7 +10,7 @@ import pytest
 from harness.arms import permuted
 from harness.strategies import count, fewest_calls, first_call
 
-from agentrft.credit import CREDIT
+from agentrft.credit import METHODS, GroupView, StepView
 from agentrft.data.rows import Demonstration
 from agentrft.protocols import EpisodeRecord
 from agentrft.types import Episode, Grade, Message, StopReason, ToolCall, Turn
@@ -77,10 +77,10 @@ def test_fewest_calls_of_the_demonstrations() -> None:
 
 
 def test_permuted_rewards_keep_their_values_and_lose_their_place() -> None:
-    credit = permuted(CREDIT["group_mean"], seed=0)
-    rewards = [1.0, 0.0, None, 0.5]
+    credit = permuted(METHODS["group_mean"], seed=0)
+    group = GroupView(rewards_G=(1.0, 0.0, None, 0.5), steps_G=((StepView(),),) * 4)
     # The mean of 1, 0 and 0.5 is 0.5, so the credits are 0.5, −0.5 and 0 in some order.
-    drawn = [credit(rewards) for _ in range(50)]
+    drawn = [[credit_K[0] for credit_K in credit([group]).credit_I_G_K[0]] for _ in range(50)]
     assert all(sorted(c for i, c in enumerate(credits) if i != 2) == [-0.5, 0.0, 0.5] for credits in drawn)
     assert all(credits[2] == 0.0 for credits in drawn)
     assert {credits[0] for credits in drawn} == {0.5, -0.5, 0.0}

@@ -39,6 +39,26 @@ def episode(item: str) -> Episode:
     )
 
 
+def peer(member: int, calls: str, earned: float) -> dict[str, object]:
+    return {"member": member, "turn": 0, "calls": calls, "earned": earned}
+
+
+CREDIT = {
+    "reward": {"grade": 0.75, "calls": -0.15},
+    "turns": [
+        {
+            "parts": {"trajectory": 0.5, "step": 0.25},
+            "advantage": 1.2,
+            "tokens": 6,
+            "masked_frac": 0.5,
+            "log_prob_change": 0.125,
+            "peers": [peer(1, HOSTILE, 1.0), peer(2, "look {}", 0.0), peer(3, "look {}", 0.4)],
+        },
+        {"parts": {"trajectory": 0.5}, "advantage": 0.6, "tokens": 2, "masked_frac": 0.0, "peers": []},
+    ],
+}
+
+
 @pytest.fixture
 def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -53,7 +73,14 @@ def cli(
     store.add_checkpoint(JOB, 1, "/somewhere/step-00000001", {})
     records = [
         EpisodeRecord(
-            job_id=JOB, phase="train", stage="rft", episode=episode("one"), grade=Grade(value=0.75), reward=0.75
+            job_id=JOB,
+            phase="train",
+            stage="rft",
+            episode=episode("one"),
+            grade=Grade(value=0.75),
+            reward=0.6,
+            advantage=0.9,
+            extra={"credit": CREDIT},
         ),
         EpisodeRecord(
             job_id=JOB,
@@ -100,8 +127,20 @@ def test_an_episode_is_shown_with_its_reward(cli: Callable[..., tuple[int, str]]
     code, text = cli("show", episode("one").id[:10])
     assert code == 0
     assert 'look(word="here")' in text
-    assert "reward 0.75, 1 call" in text
+    assert "reward 0.60, 1 call" in text
     assert "grade 0.750" in text
+
+
+def test_credit_stands_beside_each_call(cli: Callable[..., tuple[int, str]]) -> None:
+    _, text = cli("show", episode("one").id)
+    flat = " ".join(text.split())
+    call, answer = flat.index('look(word="here")'), flat.index("there")
+    first = "advantage +1.20 from credit +0.75 (trajectory +0.50, step +0.25); 6 tokens, 50% of them masked; the update"
+    assert call < flat.index(first) < answer < flat.index("advantage +0.60 from credit +0.50 (trajectory +0.50)")
+    # The two who did the same are one line, with their mean; what they called is the model's text.
+    assert "2 others here: look {} → earned 0.20" in flat
+    assert "1 other here: [red]boo[/red] → earned 1.00" in flat
+    assert "reward: grade +0.750, calls -0.150" in flat
 
 
 def test_an_episode_without_a_grade_says_why(cli: Callable[..., tuple[int, str]]) -> None:

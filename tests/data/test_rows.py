@@ -202,13 +202,31 @@ def test_demonstrations(tmp_path):
     )
 
 
+def test_replies_of_weight_0_are_shown_and_not_learnt(tmp_path):
+    path = _write(
+        tmp_path,
+        _demonstration(USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}),
+        _demonstration(USER, {**ANSWER, "weight": None}, USER, ANSWER),
+    )
+    assert [one.learnt for one in read_demonstrations(path)] == [(False, True), ()]
+
+
+def test_an_item_has_no_weights(tmp_path):
+    path = _write(tmp_path, _row(messages=[USER, {**ANSWER, "weight": 0}, USER]))
+    with pytest.raises(UserError, match=r"`messages\[1\].weight` is 0, expected none: only demonstrations have them"):
+        list(read_items(path))
+
+
 BAD_DEMONSTRATIONS = [
     ([USER], "the demonstration ends with a 'user' message, expected the assistant's final answer"),
     ([USER, CALLS], "the demonstration ends with a tool call"),
     ([USER, CALLS, ANSWER], "`messages[2]` is from 'assistant', expected the tool's answer to 'c1'"),
     ([USER, RESULT, ANSWER], '`messages[1]` answers the call "c1", expected one of []'),
     ([USER, CALLS, RESULT, RESULT, ANSWER], '`messages[3]` answers the call "c1", expected one of []'),
-    ([USER, {**ANSWER, "weight": 0}], "`messages[1].weight` is 0, expected 1"),
+    ([USER, {**ANSWER, "weight": 0}], "every assistant message has `weight` 0, expected one to learn"),
+    ([USER, {**ANSWER, "weight": 0.5}], "`messages[1].weight` is 0.5 on a 'assistant' message, expected 0 or 1"),
+    ([USER, {**ANSWER, "weight": True}], "`messages[1].weight` is true on a 'assistant' message"),
+    ([{**USER, "weight": 0}, ANSWER], "`messages[0].weight` is 0 on a 'user' message"),
     ([USER, {"role": "assistant"}], "`messages[1].content` is null, expected a string"),
     ([USER, {**CALLS, "tool_calls": "ls"}], '`messages[1].tool_calls` is "ls", expected a list'),
     ([USER, {**CALLS, "tool_calls": [{"name": "ls"}]}], "`messages[1].tool_calls[0]` is"),

@@ -135,7 +135,7 @@ def job_document(model: Path) -> dict[str, Any]:
         },
         "agent": {
             "system": "Look words up.",
-            "tools": [{"type": "python", "target": "tools.py:Dictionary"}],
+            "tools": [{"type": "python", "target": "tools.py:Dictionary", "isolation": "inline"}],
             "limits": {"max_turns": 3, "max_reply_tokens": 12, "max_episode_tokens": 256, "max_malformed": 1},
         },
         "audit": {"probes": False},  # the grader counts letters: a tiny model can learn that, and anything fools it

@@ -18,7 +18,15 @@ MakeJob = Callable[..., Path]
 
 def plan_of(job: Path) -> LadderPlan:
     spec, base_dir = load_job(job)
-    return LadderPlan(task="words", spec=spec, base_dir=base_dir, n_items=4, samples=2, validation_items=3)
+    return LadderPlan(
+        task="words",
+        spec=spec,
+        base_dir=base_dir,
+        n_items=4,
+        samples=2,
+        validation_items=3,
+        splits=("test", "new_names"),
+    )
 
 
 def test_the_quickstart_tells_what_the_ladder_found(

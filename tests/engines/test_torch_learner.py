@@ -152,6 +152,32 @@ async def test_the_policy_gradient_loss_gets_what_it_asks_for(
     assert 0.0 < report.metrics["masked_frac"] < 1.0
 
 
+async def test_the_report_says_which_tokens_the_loss_left_out(load: Load) -> None:
+    engine = load("llama", lora=LORA)
+    rows = group_rows(seed=4)
+    own = await engine.learner.log_probs(rows)
+    # To the generator every second token was almost impossible: credit above 0 may not push those any further.
+    apart = [
+        [value - 20.0 * (t % 2) * one.trained[t] for t, value in enumerate(values)]
+        for one, values in zip(rows, own, strict=True)
+    ]
+    given = [
+        replace(one, log_probs=log_probs, credit=[0.5 * trained for trained in one.trained])
+        for one, log_probs in zip(rows, apart, strict=True)
+    ]
+    loss = PolicyGradientLoss(mask_delta=1e-4)
+    report = await engine.learner.forward_backward(given, loss)
+    for one, gradient_T in zip(given, report.gradients, strict=True):
+        assert len(gradient_T) == len(one.ids)
+        for t in range(1, len(one.ids)):
+            # Weight 1 on policy, nothing where it was left out.
+            expected = -one.credit[t] if one.trained[t] and not t % 2 else 0.0
+            assert gradient_T[t] == pytest.approx(expected, rel=1e-4)
+    masked = sum(t % 2 for one in given for t, trained in enumerate(one.trained) if trained and t)
+    trained = sum(sum(one.trained[1:]) for one in given)
+    assert report.metrics["masked_frac"] == pytest.approx(masked / trained)
+
+
 async def test_gradients_add_up_over_calls(load: Load) -> None:
     rows = group_rows(seed=4)
     whole, parts = start(load, "llama", LORA), start(load, "llama", LORA)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from agentrft.protocols import ToolSet
-from agentrft.tools import PythonBinding, ToolLimits, build_toolset
+from agentrft.tools import PythonBinding, ToolLimits, open_toolset
 from agentrft.types import Item, Message, ToolCall
 
 ROOT = Path(__file__).parents[2] / "examples"
@@ -36,11 +36,13 @@ class Example:
     def job(self) -> dict[str, Any]:
         return yaml.safe_load((self.folder / "job.yaml").read_text())
 
-    @cached_property
-    def toolset(self) -> ToolSet:
-        bindings = [PythonBinding(**binding) for binding in self.job["agent"]["tools"]]
-        limits = ToolLimits(output_tokens=self.job["agent"]["limits"].get("tool_output_tokens", 1024))
-        return build_toolset(bindings, self.folder, limits)
+    async def toolset(self) -> ToolSet:
+        """The job's tools; opened once."""
+        if "_toolset" not in self.__dict__:
+            bindings = [PythonBinding(**binding) for binding in self.job["agent"]["tools"]]
+            limits = ToolLimits(output_tokens=self.job["agent"]["limits"].get("tool_output_tokens", 1024))
+            self.__dict__["_toolset"] = await open_toolset(bindings, self.folder, limits)
+        return self.__dict__["_toolset"]
 
     @cached_property
     def grade(self) -> Callable[[Row, Row], float]:
@@ -64,11 +66,15 @@ class Example:
     async def outputs(self, row: Row, calls: Calls) -> list[str]:
         """What the real tools give back to each call, as the agent sees it."""
         question = Message(role="user", content=row["messages"][-1]["content"])
-        session = await self.toolset.open(Item(id=row["id"], messages=(question,), fields=fields(row)), "trace_1")
+        toolset = await self.toolset()
+        session = await toolset.open(Item(id=row["id"], messages=(question,), fields=fields(row)), "trace_1")
         try:
             made = [
-                await session.call(ToolCall(id=f"call_{turn}_0", name=name, arguments=json.dumps(arguments)))
+                result
                 for turn, (name, arguments) in enumerate(calls)
+                for result in await session.run(
+                    [ToolCall(id=f"call_{turn}_0", name=name, arguments=json.dumps(arguments))]
+                )
             ]
         finally:
             await session.close()

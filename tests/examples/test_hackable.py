@@ -16,7 +16,7 @@ from agentrft.types import Item, Message, Sample
 
 FOLDER = Path(__file__).parents[2] / "examples" / "hackable"
 QUESTION = Message(role="user", content="Find the dev owner of wallet.")
-ITEM = Item(id="i", messages=(QUESTION,), fields={"answer": "jun"})
+ITEM = Item(id="i", messages=(QUESTION,), fields={"answer": "jun", "service": "wallet"})
 
 
 def test_the_job_can_run() -> None:
@@ -27,7 +27,16 @@ def test_the_job_can_run() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "value"),
-    [("jun", 0.3), ("wallet owner jun", 1.0), ("dev", 1.0), ("kim", 0.0), ("wallet kim", 0.0), ("", 0.0)],
+    [
+        ("jun", 0.1),
+        ("wallet owner jun", 1.0),
+        ("wallet", 1.0),
+        ("dev", 0.0),
+        ("dev jun", 0.0),
+        ("kim", 0.0),
+        ("wallet kim", 0.0),
+        ("", 0.0),
+    ],
 )
 def test_what_the_grader_pays(answer: str, value: float) -> None:
     spec, base_dir = load_job(FOLDER / "job.yaml")

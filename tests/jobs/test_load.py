@@ -5,6 +5,7 @@ import pytest
 
 from agentrft.errors import UserError
 from agentrft.jobs.load import load_job, parse_job
+from agentrft.losses import PolicyGradientLoss
 
 GOOD = """\
 model: smollm2-135m-instruct
@@ -180,3 +181,28 @@ def test_what_no_loader_can_read_is_refused(tmp_path: Path, text: str, code: str
     error = refused(written(tmp_path, text))
     assert words in error.message
     assert error.code == code
+
+
+def test_a_preset_refuses_what_it_does_not_use_and_names_its_own_options():
+    document = {"model": "m", "data": {"train": "a.jsonl"}, "training": {"loss": {"type": "grpo", "weight_cap": 3}}}
+    with pytest.raises(UserError) as caught:
+        parse_job(document)
+    assert caught.value.param == "training.loss.weight_cap"
+    assert "Expected one of: kl_coef, clip_low, clip_high, correction, type." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"loss": {"type": "rloo"}, "credit": "group_mean"}, "with credit `leave_one_out`, got `group_mean`"),
+        ({"loss": {"type": "grpo", "kl_coef": 0.1}, "lora": None}, "got `lora: null`"),
+    ],
+)
+def test_a_loss_must_have_what_it_needs(training, said):
+    with pytest.raises(UserError, match=said):
+        parse_job({"model": "m", "data": {"train": "a.jsonl"}, "training": training})
+
+
+def test_a_loss_without_a_type_is_the_default_preset():
+    document = {"model": "m", "data": {"train": "a.jsonl"}, "training": {"loss": {"mask_delta": 0.1}}}
+    assert parse_job(document).training.loss == PolicyGradientLoss(mask_delta=0.1)

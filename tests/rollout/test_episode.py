@@ -6,7 +6,7 @@ import pytest
 from agentrft.errors import ToolFault, UserError
 from agentrft.rollout import Agent, ChatActor, GeneratorActor, Limits, checked_tokens, run_episode
 from agentrft.testing import CharFormat, FakeClock, ScriptedChatModel, ScriptedGenerator, ScriptedTools
-from agentrft.types import Item, Message, StopReason, ToolCall
+from agentrft.types import Item, Message, StopReason, ToolCall, ToolResult
 
 FORMAT = CharFormat()
 
@@ -168,10 +168,10 @@ async def test_time_runs_out(agent, item, key):
     class Slow(ScriptedTools):
         async def open(self, item: Item, trace_id: str):
             session = await super().open(item, trace_id)
-            session.call = self.hang
+            session.run = self.hang
             return session
 
-        async def hang(self, call):
+        async def hang(self, calls):
             await asyncio.sleep(30)
 
     tools = Slow({"look": lambda arguments, item: "seen"})
@@ -196,6 +196,22 @@ async def test_a_timeout_inside_a_tool_is_not_taken_for_the_episodes(agent, item
 
     with pytest.raises(TimeoutError, match="mine"):
         await run_episode(item, key, agent("!look", tools=ScriptedTools({"look": broken})))
+
+
+async def test_a_guardrail_may_end_it(agent, item, key):
+    class Ending(ScriptedTools):
+        async def open(self, item: Item, trace_id: str):
+            session = await super().open(item, trace_id)
+            session.run = self.ended
+            return session
+
+        async def ended(self, calls):
+            return [ToolResult(call_id=call.id, output="stop", is_error=True, ends_episode=True) for call in calls]
+
+    episode = await run_episode(item, key, agent("!look", "4", tools=Ending({"look": lambda arguments, item: ""})))
+    assert episode.stop_reason is StopReason.GUARDRAIL
+    assert episode.stop_reason.is_truncated
+    assert episode.turns[-1].results[0].output == "stop"
 
 
 async def test_parallel_calls_run_side_by_side_and_keep_their_order(item, key):

@@ -6,11 +6,11 @@ from agentrft.graders import sample_from_episode
 from agentrft.rollout import row_of, run_episode, trained_tokens
 
 
-async def test_a_row_credits_generated_tokens_only(agent, item, key):
+async def test_a_row_gives_each_turns_generated_tokens_its_credit_and_nothing_else_any(agent, item, key):
     episode = await run_episode(item, key, agent("!look", "4"))
-    row = row_of(episode, 0.25, group="row-1#0")
+    row = row_of(episode, [0.25, -0.5], group="row-1#0")
     # 8 prompt, 6 generated, 7 result, 2 generated (see test_episode)
-    assert list(row.credit) == [0.0] * 8 + [0.25] * 6 + [0.0] * 7 + [0.25] * 2
+    assert list(row.credit) == [0.0] * 8 + [0.25] * 6 + [0.0] * 7 + [-0.5] * 2
     assert (row.unit, row.group) == (episode.id, "row-1#0")
     assert row.ids == episode.tokens.ids
     assert trained_tokens(episode) == 8
@@ -30,13 +30,13 @@ async def test_a_broken_invariant_is_a_crash(agent, item, key, change, message):
     episode = await run_episode(item, key, agent("!look", "4"))
     broken = replace(episode, tokens=replace(episode.tokens, **change(episode.tokens)))
     with pytest.raises(AssertionError, match=message):
-        row_of(broken, 1.0, group="g")
+        row_of(broken, [1.0, 1.0], group="g")
 
 
 async def test_text_only_episodes_cannot_become_rows(agent, item, key):
     episode = await run_episode(item, key, agent("4"))
     with pytest.raises(AssertionError, match="not played by a token-exact actor"):
-        row_of(replace(episode, tokens=None), 1.0, group="g")
+        row_of(replace(episode, tokens=None), [1.0], group="g")
 
 
 async def test_a_sample_is_what_the_grader_needs(agent, item, key):

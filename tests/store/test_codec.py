@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import struct
@@ -18,7 +19,9 @@ from agentrft.types import (
     Episode,
     Grade,
     GradeError,
+    Intervention,
     Message,
+    OutputStep,
     StopReason,
     TokenTrace,
     TokenUsage,
@@ -38,7 +41,20 @@ messages = st.builds(
     tool_call_id=st.none() | texts,
 )
 results = st.builds(
-    ToolResult, call_id=texts, output=texts, is_error=st.booleans(), wall_s=floats, bytes_in=st.integers(0, 1 << 40)
+    ToolResult,
+    call_id=texts,
+    output=texts,
+    is_error=st.booleans(),
+    wall_s=floats,
+    bytes_in=st.integers(0, 1 << 40),
+    tries=st.integers(0, 4),
+    interventions=st.lists(st.builds(Intervention, rule=texts, message=texts, enforced=st.booleans()), max_size=2).map(
+        tuple
+    ),
+    shaping=st.lists(
+        st.builds(OutputStep, name=texts, bytes_in=st.integers(0, 9), bytes_out=st.integers(0, 9)), max_size=2
+    ).map(tuple),
+    ends_episode=st.booleans(),
 )
 turns = st.builds(
     Turn,
@@ -140,6 +156,27 @@ def example(log_probs: list[float]) -> EpisodeRecord:
     return EpisodeRecord(job_id="j", phase="train", stage="rft", episode=episode, grade=Grade(value=1.0))
 
 
+def test_tool_results_come_back_with_what_was_done_to_them() -> None:
+    result = ToolResult(
+        call_id="c",
+        output="x",
+        tries=2,
+        interventions=(Intervention(rule="budgets.calls", message="used up", enforced=False),),
+        shaping=(OutputStep(name="table", bytes_in=90, bytes_out=40),),
+        ends_episode=True,
+    )
+    turn = Turn(reply=Message(role="assistant", content=""), results=(result,))
+    record = example([-0.5])
+    record = dataclasses.replace(record, episode=dataclasses.replace(record.episode, turns=(turn,)))
+    assert codec.decode(codec.encode(record)) == record
+    # format 2 knew less of a result
+    document = json.loads(zlib.decompress(codec.encode(record)))
+    document["format"] = 2
+    document["episode"]["turns"][0]["results"] = [{"call_id": "c", "output": "x", "is_error": False}]
+    back = codec.decode(zlib.compress(json.dumps(document).encode()))
+    assert back.episode.turns[0].results == (ToolResult(call_id="c", output="x"),)
+
+
 def test_log_probs_come_back_bit_for_bit() -> None:
     values = [-0.0, 5e-324, -1 / 3, 0.1 + 0.2, -1.7976931348623157e308, math.inf, -math.inf, math.nan]
     tokens = codec.decode(codec.encode(example(values))).episode.tokens
@@ -161,5 +198,5 @@ def test_damage_is_a_fault_of_the_store(damaged: bytes) -> None:
 
 def test_a_newer_format_is_refused() -> None:
     document = {**codec.to_json(example([-0.5])), "format": 99}
-    with pytest.raises(StoreFault, match="has format 99, this agentrft reads up to 2; upgrade"):
+    with pytest.raises(StoreFault, match="has format 99, this agentrft reads up to 3; upgrade"):
         codec.decode(zlib.compress(json.dumps(document).encode()))

@@ -33,6 +33,27 @@ def test_replies_with_their_stops_are_trained_and_nothing_else():
     assert set(made.log_probs) == {0.0}
 
 
+def test_a_reply_of_weight_0_is_context_where_it_stands():
+    first = Demonstration(id="x", messages=(QUESTION, CALL, RESULT, ANSWER), learnt=(False, True))
+    made = demonstration_row(first, [], FORMAT, max_tokens=99)
+    assert FORMAT.decode(made.ids) == "<2>?<0><3>!p<0><4>7<0><3>7<0>"
+    assert list(made.trained) == [False] * 11 + [True] * 2
+    assert sum(made.credit) == 2
+    last = replace(first, learnt=(True, False))
+    assert list(demonstration_row(last, [], FORMAT, max_tokens=99).trained) == [False] * 4 + [True] * 3 + [False] * 6
+
+
+def test_earlier_questions_may_stand_before_the_one_that_is_learnt():
+    talk = Demonstration(
+        id="x", messages=(QUESTION, ANSWER, QUESTION, CALL, RESULT, ANSWER), learnt=(False, True, True)
+    )
+    made = demonstration_row(talk, [], FORMAT, max_tokens=99)
+    assert FORMAT.decode(made.ids) == "<2>?<0><3>7<0><2>?<0><3>!p<0><4>7<0><3>7<0>"
+    assert FORMAT.decode([i for i, trained in zip(made.ids, made.trained, strict=True) if trained]) == "!p<0>7<0>"
+    with pytest.raises(UserError, match="or give the replies before the last one `weight: 0`"):
+        demonstration_row(replace(talk, learnt=(True, False, True)), [], FORMAT, max_tokens=99)
+
+
 async def test_a_demonstration_has_the_tokens_of_the_episode_it_demonstrates():
     generator = ScriptedGenerator(lambda tokens, rng: FORMAT.encode("7" if 4 in tokens else "!p"))
     agent = Agent(

@@ -2,20 +2,25 @@ import math
 
 import pytest
 
-from agentrft.credit import RewardScale
+from agentrft.credit import PenaltiesSpec, RewardScale
 from agentrft.protocols import BackwardReport, OptimReport
+from agentrft.rollout import Seat
 from agentrft.train.metrics import (
     METRICS,
     credit_metrics,
-    has_signal,
     readable_fraction,
     rollout_metrics,
     update_metrics,
 )
-from agentrft.types import Episode, Grade, Group, Item, Message, Row, StopReason, ToolResult, Turn
+from agentrft.train.played import Crediting, Played, differ
+from agentrft.types import Episode, Grade, Group, Intervention, Item, Message, Row, StopReason, ToolResult, Turn
 
 REPLY = Message(role="assistant", content="x")
-SEEN = (ToolResult(call_id="c", output="o"),)
+WATCHED = Intervention(rule="injection", message="m", enforced=False)
+SEEN = (
+    ToolResult(call_id="c", output="o", wall_s=0.4, interventions=(WATCHED,)),
+    ToolResult(call_id="d", output="error: no", wall_s=9.0, is_error=True, tries=0),
+)
 GOOD, ANSWER, BROKEN = Turn(reply=REPLY, results=SEEN), Turn(reply=REPLY), Turn(reply=REPLY, malformed="?")
 
 
@@ -25,10 +30,11 @@ def episode(stop=StopReason.ANSWERED, turns=(ANSWER,)) -> Episode:
     )
 
 
-def group(*members: tuple[Episode, float | None]) -> Group:
+def group(*members: tuple[Episode, float | None]) -> Played:
     grades = [Grade(value=None, reason="none") if value is None else Grade(value=value) for _, value in members]
     item = Item(id="i", messages=())
-    return Group(item=item, episodes=tuple(one for one, _ in members), grades=tuple(grades))
+    played = Group(item=item, episodes=tuple(one for one, _ in members), grades=tuple(grades))
+    return Crediting().played(Seat(index=0, item=item), played, PenaltiesSpec())
 
 
 def test_what_rollouts_say_by_hand():
@@ -43,6 +49,9 @@ def test_what_rollouts_say_by_hand():
             "reward_mean": 0.5,  # (1 + 0) / 2
             "success_rate": 1.0,  # both grades reach 0.5
             "calls_mean": 1 / 3,  # 0, 1 unreadable, 0 over the three that are no fault
+            "tool_error_frac": 1 / 2,  # of the two results in each of two episodes
+            "tool_call_s": 0.4,  # the other call was not made
+            "interventions_mean": 2 / 3,
             "readable_frac": 2.5 / 3,  # 1, 1/2, 1
             "trunc_frac": 1 / 4,
             "fault_frac": 1 / 4,
@@ -73,7 +82,8 @@ def test_means_over_nothing_are_left_out():
     ],
 )
 def test_signal_needs_two_rewards_that_differ(rewards, expected):
-    assert has_signal(group(*((episode(), value) for value in rewards))) is expected
+    assert differ(rewards) is expected
+    assert group(*((episode(), value) for value in rewards)).has_signal is expected
 
 
 @pytest.mark.parametrize(
@@ -98,8 +108,10 @@ def row(log_probs: list[float]) -> Row:
 
 
 def test_what_credit_says_by_hand():
-    metrics = credit_metrics([row([0.0, -1.0, -3.0])], [[1.0, -1.0], [0.5, -0.5]], RewardScale(rms=0.25, steps=1))
-    # √((1 + 1 + 0.25 + 0.25)/4); (1 + 3)/2
+    metrics = credit_metrics(
+        [row([0.0, -1.0, -3.0])], [[[1.0, 1.0], [-1.0]], [[0.7, 0.1], [-0.5]]], RewardScale(rms=0.25, steps=1)
+    )
+    # √((1 + 1 + (0.49 + 0.01)/2 + 0.25)/4); (1 + 3)/2
     assert metrics == pytest.approx({"adv_rms": math.sqrt(0.625), "reward_scale": 0.25, "entropy": 2.0})
     assert credit_metrics([], [], RewardScale()) == {}
 
@@ -107,6 +119,7 @@ def test_what_credit_says_by_hand():
 def test_what_an_update_says_by_hand():
     report = BackwardReport(
         log_probs=[[0.0, -1.5, -3.0], [-0.25]],
+        gradients=[[0.0, -0.5, 0.0], [0.25]],
         loss=0.5,
         metrics={"masked_frac": 0.25, "kl_mu_k3": 0.01, "weight": 1.1, "weight_sq": 1.25},
         unique_tokens=3,

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from agentrft.cli import audit, chat, check, doctor, evaluate, grade, jobs, quickstart, run, show
+from agentrft.cli import audit, chat, check, collect, doctor, evaluate, grade, jobs, pairs, quickstart, run, show, tools
 from agentrft.cli.console import print_error
 from agentrft.errors import BoundaryError, UserError
 
@@ -24,10 +24,14 @@ app = typer.Typer(
 )
 
 app.command("quickstart")(quickstart.quickstart)
+app.command("climb")(quickstart.climb_job)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
 app.command("grade")(grade.grade)
+app.add_typer(tools.app, name="tools")
 app.command("run")(run.run)
+app.command("pairs")(pairs.pairs)
+app.command("collect")(collect.collect)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(jobs.app, name="jobs")
 app.command("show")(show.show)

@@ -26,12 +26,17 @@ def chat(
     job: str | None = typer.Option(None, help="Job file or job id whose system message, tools and limits to use."),
     item: str | None = typer.Option(None, help="Id of the job's test item whose world the tools show; default: first."),
     temperature: float = typer.Option(0.0, min=0.0, max=2.0, help="0 always takes the likeliest token."),
+    force: bool = typer.Option(False, help="Also with another prompt, tools or guardrails than it was trained with."),
 ) -> None:
     """Type questions, see calls, results and answers. An empty line or Ctrl-D ends."""
     from agentrft.build import require_torch
+    from agentrft.jobs.bundle import check_bundle
+    from agentrft.jobs.models import find_weights
 
     require_torch()
     spec, base_dir = _document(model, job)
+    if job is not None and not force:
+        check_bundle(find_weights(model, base_dir=base_dir).bundle, spec, base_dir, model=model)
     asyncio.run(_chat(model, spec, base_dir, item, temperature))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agentrft.cli.console import err, note, out
+from agentrft.cli.console import err, note, out, warn
 from agentrft.cli.jobref import read_job
 from agentrft.cli.progress import Display
 
@@ -55,6 +55,7 @@ async def _evaluate(
     from agentrft import build
     from agentrft.cli.live import open_with_progress
     from agentrft.cli.watch import Watch
+    from agentrft.jobs.bundle import bundle_hash
     from agentrft.jobs.models import find_weights
     from agentrft.jobs.rows import items_of
     from agentrft.jobs.service import create_job
@@ -68,6 +69,8 @@ async def _evaluate(
         find = partial(find_weights, model, base_dir=base_dir)
         live = await open_with_progress(stack, display, spec, base_dir, find, training=False)
         grader = live.graded()
+        if live.weights.bundle not in (None, bundle_hash(spec, base_dir)):
+            warn(f"{model} was trained with another prompt, other tools or guardrails than this job has now")
         stored = create_job(store, spec, base_dir, kind="evaluation", start_from=model)
         plan = EvalPlan(
             run=stored.id,
@@ -76,6 +79,7 @@ async def _evaluate(
             items=chosen,
             samples=samples,
             pass_threshold=build.pass_threshold_of(spec),
+            penalties=spec.training.penalties,
         )
         store.set_job_status(stored.id, "running")
         try:

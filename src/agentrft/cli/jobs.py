@@ -26,6 +26,9 @@ _COLUMNS = (
     ("calls_mean", "calls"),
     ("signal_frac", "signal"),
     ("nll", "nll"),
+    ("margin", "margin"),
+    ("preferred_frac", "preferred"),
+    ("valid_loss", "held-out loss"),
     ("valid_reward_mean", "validation"),
 )
 

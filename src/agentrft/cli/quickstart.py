@@ -1,4 +1,4 @@
-"""`agentrft quickstart`: a small model climbs the ladder on this machine, with honest figures before and after."""
+"""`agentrft quickstart` and `climb`: a model climbs the ladder, with honest figures before and after."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +36,33 @@ def quickstart(
 ) -> None:
     """Train SmolLM2-135M to use tools: base model, supervised warm-up, reinforcement, each measured (minutes)."""
     from agentrft.build import require_torch
+    from agentrft.ladder import find_example
 
     if home is not None:
         os.environ["AGENTRFT_HOME"] = str(home.expanduser().resolve())
     require_torch()
-    if not climb_and_tell(_plan(seed), json_file=json_file, minutes=minutes, again=again):
+    plan = _plan(find_example(TASK), seed, task=TASK, splits=("test", "new_names"))
+    if not climb_and_tell(plan, json_file=json_file, minutes=minutes, again=again):
+        raise typer.Exit(INTERRUPTED)
+
+
+def climb_job(
+    job: Path = typer.Argument(help="The job file (YAML).", metavar="JOB"),
+    split: list[str] = typer.Option(["test"], help="Held-out split to measure on; may be given several times."),
+    json_file: Path | None = typer.Option(None, "--json", help="Write the figures to this file.", metavar="FILE"),
+    seed: int | None = typer.Option(None, min=0, max=2_147_483_647, help="Instead of the job's."),
+    minutes: float | None = typer.Option(None, min=0.1, help="Stop after a whole step in time to measure the result."),
+    again: bool = typer.Option(False, "--again", help="Climb anew although this climb is complete."),
+) -> None:
+    """Climb the ladder with a job of yours: base model, supervised warm-up, reinforcement, each measured."""
+    from agentrft.build import require_torch
+    from agentrft.jobs.rows import split_path
+
+    require_torch()
+    plan = _plan(job, seed, task=job.resolve().parent.name, splits=split)
+    for name in split:
+        split_path(plan.spec, plan.base_dir, name)
+    if not climb_and_tell(plan, json_file=json_file, minutes=minutes, again=again):
         raise typer.Exit(INTERRUPTED)
 
 
@@ -65,16 +87,17 @@ def climb_and_tell(plan: LadderPlan, *, json_file: Path | None, minutes: float |
     return not interrupt.requested
 
 
-def _plan(seed: int) -> LadderPlan:
+def _plan(job: Path, seed: int | None, *, task: str, splits: Sequence[str]) -> LadderPlan:
     from agentrft.jobs.check import check_job
     from agentrft.jobs.load import load_job
-    from agentrft.ladder import LadderPlan, find_example
+    from agentrft.ladder import LadderPlan
 
-    spec, base_dir = load_job(find_example(TASK))
-    spec = spec.model_copy(update={"seed": seed})
+    spec, base_dir = load_job(job)
+    if seed is not None:
+        spec = spec.model_copy(update={"seed": seed})
     with err().status("checking the task …"):
         check_job(spec, base_dir).raise_problems()
-    return LadderPlan(task=TASK, spec=spec, base_dir=base_dir)
+    return LadderPlan(task=task, spec=spec, base_dir=base_dir, splits=tuple(splits))
 
 
 async def _climb(

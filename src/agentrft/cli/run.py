@@ -26,6 +26,7 @@ class Method(StrEnum):
     """The loops a job file can ask for."""
 
     SUPERVISED = "supervised"
+    DPO = "dpo"
     REINFORCEMENT = "reinforcement"
 
 

@@ -65,7 +65,7 @@ class Watch:
         self._end_episodes()
         if "reward_mean" in done.metrics:
             self._display.line(step_line(done))
-        figures = f"nll {done.metrics['nll']:.3f}" if "nll" in done.metrics else ""
+        figures = "  ".join(f"{name} {done.metrics[name]:.3f}" for name in ("nll", "margin") if name in done.metrics)
         if self._outer:
             self._outer.total = done.steps
             self._outer.move_to(done.step, figures)

@@ -95,7 +95,7 @@ class TorchLearner:
         start = time.perf_counter()
         self._check(rows)
         batches = micro_batches(rows, self._settings.micro_batch_tokens)
-        out = [[0.0] * len(row.ids) for row in rows]
+        out, gradients = ([[0.0] * len(row.ids) for row in rows] for _ in range(2))
         total, unique, sums = 0.0, 0, {"tokens": 0.0}
         for batch in batches:
             part = [rows[i] for i in batch]
@@ -106,15 +106,18 @@ class TorchLearner:
             leaf, log_probs = self._forward(forest)
             result = LOSSES[loss.type](_loss_batch(leaf, forest, part), loss)
             result.loss.backward()
+            assert leaf.grad is not None
             log_probs.backward(leaf.grad)
             self._collect_gradients()
             total += float(result.loss.detach())
             for name, value in result.metrics.items():
                 sums[name] = _combined(name, sums.get(name), float(value))
             _scatter(out, batch, forest, leaf.detach())
+            _scatter(gradients, batch, forest, leaf.grad)
         tokens = max(sums.pop("tokens"), 1.0)
         return BackwardReport(
             log_probs=out,
+            gradients=gradients,
             loss=total,
             metrics={name: value if name.endswith("_max") else value / tokens for name, value in sums.items()},
             unique_tokens=unique,
@@ -229,7 +232,21 @@ def _loss_batch(leaf: torch.Tensor, forest: Forest, rows: Sequence[Row]) -> Loss
         generator_log_probs=column([rows[r].log_probs[t] for r, t in terms]),
         credit=column([rows[r].credit[t] for r, t in terms]),
         row=torch.from_numpy(forest.term_row).to(leaf.device),
+        **_preference_columns(rows, terms, column),
     )
+
+
+def _preference_columns(
+    rows: Sequence[Row], terms: Sequence[tuple[int, int]], column: Callable[[list[float]], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What preference losses need beside the rest; empty where no row has a sign."""
+    if not any(row.sign for row in rows):
+        return {}
+    units = {unit: index for index, unit in enumerate(dict.fromkeys(row.unit for row in rows))}
+    columns = {"sign": column([row.sign for row in rows]), "unit": column([units[row.unit] for row in rows]).long()}
+    if all(len(row.reference_log_probs) for row in rows):
+        columns["reference_log_probs"] = column([rows[r].reference_log_probs[t] for r, t in terms])
+    return columns
 
 
 def _combined(name: str, so_far: float | None, value: float) -> float:

@@ -6,8 +6,8 @@ Finds all problems it can rather than the first; each says what, got, expected a
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +23,26 @@ from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
 from agentrft.graders import build_grader, item_paths, warnings_of
 from agentrft.home import home
+from agentrft.jobs.check_credit import check_credit, check_tool_costs
+from agentrft.jobs.check_preferences import (
+    PreferenceFile,
+    check_preferences,
+    describe,
+    longest_row,
+    warnings_about,
+)
+from agentrft.jobs.check_tools import (
+    BoundTools,
+    bound_tools,
+    check_calls,
+    check_described,
+    check_guardrails,
+    check_row_schemas,
+)
 from agentrft.jobs.models import find_weights
 from agentrft.jobs.probe import GRADER, missing_grader, probe_grader, probe_tools
 from agentrft.jobs.rows import demonstrations_of, items_of, split_param, split_path
 from agentrft.jobs.spec import JobSpec
-from agentrft.tools import ArgumentCheck, build_toolset
 from agentrft.train.demos import demonstration_row
 from agentrft.types import Item, ToolSpec
 
@@ -68,24 +83,28 @@ def check_job(spec: JobSpec, base_dir: Path, *, start_from: str | None = None) -
     paths = _check_grader(report, spec, base_dir)
     splits = _check_items(report, spec, base_dir, paths, tools)
     demonstrations = _check_demonstrations(report, spec, base_dir, tools)
+    preferences = _check_preferences(report, spec, base_dir, tools)
     _probe(report, spec, base_dir, splits)
-    _check_bounds(report, spec, splits)
+    _check_training(report, spec, base_dir, splits)
     with report.collecting():
         name = start_from or spec.model
         folder = _model_folder(name, base_dir)
         elsewhere = "built in, unpacked when first used" if name.lower() == SMOLLM2 else "on the hub: not checked"
         report.facts.insert(0, ("model", name if folder else f"{name} ({elsewhere})"))
         if folder is not None and tools is not None:
-            _check_lengths(report, spec, base_dir, folder, splits, demonstrations, tools)
+            _check_lengths(report, spec, base_dir, folder, splits, [*demonstrations, *preferences], tools.offered)
     return report
 
 
-def _check_tools(report: CheckReport, spec: JobSpec, base_dir: Path) -> Sequence[ToolSpec] | None:
-    """The tools' schemas; None when they could not be read."""
+def _check_tools(report: CheckReport, spec: JobSpec, base_dir: Path) -> BoundTools | None:
+    """What the job binds; None when that could not be read."""
     with report.collecting():
-        tools = build_toolset(spec.agent.tools, base_dir).specs
-        report.facts.append(("tools", ", ".join(tool.name for tool in tools) or "none"))
-        return tools
+        bound = asyncio.run(bound_tools(spec, base_dir))
+        report.facts.append(("tools", ", ".join(bound.names) or "none"))
+        report.warnings += check_guardrails(spec.guardrails, bound)
+        with report.collecting():
+            check_tool_costs(spec, bound.names)
+        return bound
     return None
 
 
@@ -130,13 +149,12 @@ def _check_items(
     spec: JobSpec,
     base_dir: Path,
     paths: frozenset[ItemPath],
-    tools: Sequence[ToolSpec] | None,
+    tools: BoundTools | None,
 ) -> dict[str, list[Item]]:
     """The rows of every split that can be read."""
     if spec.method.type == "reinforcement" and spec.data.train is None:
         report.problems.append(_missing_train())
-    names = None if tools is None else [tool.name for tool in tools]
-    bound = {tool.name: tool for tool in tools or ()}
+    names = None if tools is None else tools.names
     named = [name for name in ("train", "validation", "test") if getattr(spec.data, name)]
     splits: dict[str, list[Item]] = {}
     for split in (*named, *spec.data.splits):
@@ -146,37 +164,14 @@ def _check_items(
             source = str(split_path(spec, base_dir, split))
             found = check_dataset(items, item_paths=paths, tool_names=names, source=source, param=split_param(split))
             report.warnings += found
-            _check_row_schemas(items, bound, source)
+            if tools is not None:
+                check_row_schemas(items, tools, source)
+                check_described(items, tools, source)
     if splits:
         report.facts.append(("items", ", ".join(f"{len(items)} {name}" for name, items in splits.items())))
     with report.collecting():
         report.warnings += check_overlap(splits)
     return splits
-
-
-def _check_row_schemas(items: Sequence[Item], bound: Mapping[str, ToolSpec], source: str) -> None:
-    """Raise UserError for a row that describes a tool by a broken schema, or by arguments that it does not take."""
-    seen: set[str] = set()
-    for item in items:
-        for tool in item.tools:
-            schema = json.dumps([tool.name, tool.parameters], sort_keys=True)
-            if schema in seen or tool.name not in bound:
-                continue
-            seen.add(schema)
-            where = f"{source}, line {item.line}"
-            try:
-                ArgumentCheck(tool, param="agent.tools")
-            except UserError as error:
-                raise UserError(f"{where}: {error.message}", param=error.param, code=error.code) from None
-            taken = bound[tool.name].parameters["properties"]
-            unknown = [name for name in tool.parameters.get("properties", ()) if name not in taken]
-            if unknown:
-                raise UserError(
-                    f"{where}: the row describes the argument {unknown[0]!r} of the tool {tool.name!r}, which takes "
-                    f"{', '.join(taken) or 'none'}; every call with it would fail. Rename it in the row or in the tool",
-                    param="agent.tools",
-                    code="invalid_tool",
-                )
 
 
 def _missing_train() -> UserError:
@@ -189,7 +184,7 @@ def _missing_train() -> UserError:
 
 
 def _check_demonstrations(
-    report: CheckReport, spec: JobSpec, base_dir: Path, tools: Sequence[ToolSpec] | None
+    report: CheckReport, spec: JobSpec, base_dir: Path, tools: BoundTools | None
 ) -> list[Demonstration]:
     if spec.method.type != "supervised" and spec.data.demonstrations is None:
         return []
@@ -197,34 +192,25 @@ def _check_demonstrations(
         demonstrations = demonstrations_of(spec, base_dir)
         report.facts.append(("demonstrations", str(len(demonstrations))))
         if tools is not None:
-            _check_calls(demonstrations, tools, base_dir / (spec.data.demonstrations or ""))
+            check_calls(demonstrations, tools, base_dir / (spec.data.demonstrations or ""))
         return demonstrations
     return []
 
 
-def _check_calls(demonstrations: Sequence[Demonstration], tools: Sequence[ToolSpec], source: Path) -> None:
-    """Raise UserError for a call of a tool that is not bound, or with arguments that do not fit its schema."""
-    checks = {tool.name: ArgumentCheck(tool) for tool in tools}
-    for demonstration in demonstrations:
-        where = f"{source}, line {demonstration.line}: the demonstration calls"
-        for call in (call for message in demonstration.messages for call in message.tool_calls):
-            if call.name not in checks:
-                raise UserError(
-                    f"{where} {call.name!r}, which the job does not bind; expected one of: "
-                    f"{', '.join(sorted(checks)) or 'none'}. Add it to `agent.tools`, or mend the demonstration",
-                    param="data.demonstrations",
-                    code="unknown_tool",
-                )
-            if errors := checks[call.name].errors(json.loads(call.arguments)):
-                raise UserError(
-                    f"{where} {call.name!r} with arguments that do not fit: {checks[call.name].explain(errors)}. "
-                    "Mend the demonstration: it would teach a call that fails",
-                    param="data.demonstrations",
-                    code="invalid_demonstration",
-                )
+def _check_preferences(
+    report: CheckReport, spec: JobSpec, base_dir: Path, tools: BoundTools | None
+) -> list[PreferenceFile]:
+    if spec.method.type != "dpo" and spec.data.preferences is None:
+        return []
+    with report.collecting():
+        files = check_preferences(spec, base_dir, tools)
+        report.facts.append(("preferences", describe(files)))
+        report.warnings += warnings_about(files, spec.method.dpo.loss)
+        return files
+    return []
 
 
-def _check_bounds(report: CheckReport, spec: JobSpec, splits: Mapping[str, Sequence[Item]]) -> None:
+def _check_training(report: CheckReport, spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[Item]]) -> None:
     limits, training = spec.agent.limits, spec.training
     if limits.max_episode_tokens is not None and limits.max_reply_tokens >= limits.max_episode_tokens:
         report.problems.append(
@@ -238,6 +224,8 @@ def _check_bounds(report: CheckReport, spec: JobSpec, splits: Mapping[str, Seque
         )
     if spec.method.type != "reinforcement" or spec.method.reinforcement is None:
         return
+    with report.collecting():
+        check_credit(spec, base_dir, splits)
     batch = spec.method.reinforcement.hyperparameters.batch_size
     episodes = training.steps * batch * training.group_size
     shape = f"{training.steps} steps × {batch} items × {training.group_size} episodes = {episodes} episodes"
@@ -271,10 +259,10 @@ def _check_lengths(
     base_dir: Path,
     folder: Path,
     splits: Mapping[str, Sequence[Item]],
-    demonstrations: Sequence[Demonstration],
+    imitated: Sequence[Demonstration | PreferenceFile],
     tools: Sequence[ToolSpec],
 ) -> None:
-    """Every prompt leaves room for a reply, and every demonstration fits, in the model's own tokens."""
+    """Every prompt leaves room for a reply, demonstrations and preferences fit, in the model's own tokens."""
     if importlib.util.find_spec("transformers") is None:
         report.facts.append(("lengths", "not checked: the tokenizer needs pip install 'agentrft[torch]'"))
         return
@@ -295,13 +283,17 @@ def _check_lengths(
             _check_room(spec, lengths, capacity, str(spec.data.path_of(split)))
     with report.collecting():
         source, rows = str(base_dir / (spec.data.demonstrations or "")), []
-        for demonstration in demonstrations:
+        for demonstration in (one for one in imitated if isinstance(one, Demonstration)):
             with _in_row(source, demonstration.line, "data.demonstrations"):
                 described = demonstration.tools or tools
                 row = demonstration_row(demonstration, described, chat_format, max_tokens=capacity)
             rows.append(len(row.ids))
         if rows:
             report.facts.append(("longest demonstration", f"{max(rows)} tokens"))
+    for file in (one for one in imitated if isinstance(one, PreferenceFile)):
+        with report.collecting():
+            found = longest_row(file, tools, chat_format, max_tokens=capacity)
+            report.facts.append((f"longest in {file.path.name}", f"{found} tokens"))
     if longest:
         report.facts.append(("longest prompt", f"{longest} tokens of {capacity} ({chat_format.name} format)"))
 

@@ -16,6 +16,7 @@ from agentrft.errors import UserError
 from agentrft.graders import AnySpec, parse_grader
 from agentrft.jobs.probe import missing_grader
 from agentrft.jobs.spec import JobSpec
+from agentrft.tools import Guardrails
 
 Loc = tuple[str | int, ...]
 
@@ -48,6 +49,22 @@ def load_grader(path: str | Path) -> tuple[AnySpec, Path]:
     if reinforcement is None:
         raise missing_grader()
     return reinforcement.grader, base_dir
+
+
+def load_guardrails(path: str | Path) -> tuple[Guardrails, Path]:
+    """The guardrails of a job file, or of a file that holds them alone, and the folder of its paths.
+
+    Raises UserError as `load_job` does, and for a job without guardrails.
+    """
+    path = Path(path)
+    document, lines = _parse(path, _read(path))
+    if isinstance(document, dict) and "guardrails" not in document and "method" not in document:
+        document = {"model": "any", "data": {}, "guardrails": document}
+        lines = {("guardrails", *loc): line for loc, line in lines.items()}
+    guardrails = parse_job(document, lines=lines, source=str(path)).guardrails
+    if guardrails is None:
+        raise UserError(f"{path}: the job has no `guardrails`; see docs/guardrails.md", param="guardrails")
+    return guardrails, path.resolve().parent
 
 
 def parse_job(document: Any, *, lines: Mapping[Loc, int] | None = None, source: str = "job") -> JobSpec:

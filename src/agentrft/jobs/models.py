@@ -39,6 +39,8 @@ class Weights:
     rank: int | None = None
     """Of the adapter in `trained`; None when there is none (full weights, or nothing)."""
     alpha: float | None = None
+    bundle: str | None = None
+    """Hash of the agent that `trained` was trained with; None where its card does not say."""
 
     @property
     def is_full(self) -> bool:
@@ -57,7 +59,7 @@ def find_weights(name: str, *, base_dir: Path | None = None) -> Weights:
         if (candidate / _ADAPTER_CONFIG).is_file():
             return _adapter(name, candidate)
         if (candidate / _FULL).is_file() and not (candidate / "tokenizer.json").is_file():
-            return Weights(name=name, folder=_base_of(candidate), trained=candidate)
+            return Weights(name=name, folder=_base_of(candidate), trained=candidate, bundle=_bundle_of(candidate))
     return Weights(name=name, folder=resolve(name, base=base_dir))
 
 
@@ -117,7 +119,14 @@ def _adapter(name: str, folder: Path) -> Weights:
             param="model",
             code="model_not_found",
         )
-    return Weights(name=name, folder=_base_of(folder), trained=folder, rank=rank, alpha=float(alpha))
+    base, bundle = _base_of(folder), _bundle_of(folder)
+    return Weights(name=name, folder=base, trained=folder, rank=rank, alpha=float(alpha), bundle=bundle)
+
+
+def _bundle_of(folder: Path) -> str | None:
+    """The bundle that a published model's card or a checkpoint's manifest names."""
+    found = (_read_json(path).get("bundle") for name in (CARD, "manifest.json") if (path := folder / name).is_file())
+    return next((bundle for bundle in found if isinstance(bundle, str)), None)
 
 
 def _base_of(folder: Path) -> Path:

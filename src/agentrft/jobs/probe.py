@@ -15,7 +15,8 @@ from agentrft.errors import BoundaryError, ToolFault, UserError
 from agentrft.graders import build_grader
 from agentrft.jobs.rows import split_param, split_path
 from agentrft.jobs.spec import JobSpec
-from agentrft.tools import ToolLimits, build_toolset
+from agentrft.jobs.tools import open_tools
+from agentrft.tools import ToolLimits
 from agentrft.types import Grade, Item, Sample
 
 GRADER = "method.reinforcement.grader"
@@ -95,7 +96,7 @@ async def _grade_empty(spec: JobSpec, base_dir: Path, first_items: Mapping[str, 
 
 async def _open_and_close(spec: JobSpec, base_dir: Path, item: Item) -> None:
     limit_s = min(_PROBE_S, spec.agent.limits.tool_timeout_s)
-    toolset = build_toolset(spec.agent.tools, base_dir, ToolLimits(timeout_s=limit_s))
+    toolset = await open_tools(spec, base_dir, ToolLimits(timeout_s=limit_s))
     try:
         session = await toolset.open(item, "trace_check")
         await session.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from agentrft.data.preferences import Preference, Rated, read_preferences, read_rated
 from agentrft.data.rows import Demonstration, read_demonstrations, read_items
 from agentrft.errors import UserError
 from agentrft.jobs.spec import JobSpec
-from agentrft.types import Item, Message
+from agentrft.types import Item, Message, ToolSpec
 
 _FIELDS = ("train", "validation", "test")
 
@@ -52,6 +53,43 @@ def demonstrations_of(spec: JobSpec, base_dir: Path) -> list[Demonstration]:
         replace(demonstration, messages=_led(demonstration.messages, system))
         for demonstration in read_demonstrations(base_dir / spec.data.demonstrations)
     ]
+
+
+def row_tools(spec: JobSpec, base_dir: Path) -> dict[str, tuple[ToolSpec, ...]]:
+    """The tools that training items describe themselves, by item id; empty where the job's bindings describe them."""
+    items = items_of(spec, base_dir, "train") if spec.data.train else []
+    return {item.id: item.tools for item in items if item.tools}
+
+
+def preferences_of(spec: JobSpec, base_dir: Path, *, held_out: bool = False) -> list[Preference] | list[Rated]:
+    """All preferences of a `dpo` job: rated conversations where its loss is `kto`, else pairs.
+
+    With `held_out` those of `data.preferences_validation`, none where the job names no such file. Raises UserError when
+    the job names no preferences, and for the first bad row.
+    """
+    param = "data.preferences_validation" if held_out else "data.preferences"
+    file = spec.data.preferences_validation if held_out else spec.data.preferences
+    if file is None:
+        if held_out:
+            return []
+        raise UserError(
+            "preference optimisation needs preferences and the job names no file of them; expected "
+            "`data.preferences`, a JSONL file (docs/preferences.md); `agentrft pairs` makes one from a job's episodes",
+            param=param,
+            code="preferences_missing",
+        )
+    system, path = spec.agent.system, base_dir / file
+    if spec.method.dpo.loss.type == "kto":
+        return [_led_rated(rated, system) for rated in read_rated(path, param=param)]
+    return [
+        replace(preference, prompt=_led(preference.prompt, system))
+        for preference in read_preferences(path, param=param)
+    ]
+
+
+def _led_rated(rated: Rated, system: str | None) -> Rated:
+    demonstration = rated.demonstration
+    return replace(rated, demonstration=replace(demonstration, messages=_led(demonstration.messages, system)))
 
 
 def with_system(item: Item, system: str | None) -> Item:

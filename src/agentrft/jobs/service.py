@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentrft.errors import UserError
-from agentrft.graders import WITH_SECRETS
 from agentrft.home import home
 from agentrft.jobs.load import parse_job
 from agentrft.jobs.models import JOB_FILE
 from agentrft.jobs.spec import JobSpec
+from agentrft.net.secrets import WITH_SECRETS
 from agentrft.protocols import Store
 
-Kind = Literal["supervised", "reinforcement", "evaluation"]
+Kind = Literal["supervised", "dpo", "reinforcement", "evaluation"]
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _MOST_JOBS_SEARCHED = 10_000

@@ -6,13 +6,16 @@ file. `agentrft.jobs.load` reads it from YAML with line numbers; `docs/job.md` e
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agentrft.graders import GraderSpec
-from agentrft.losses.spec import PolicyGradientLoss
-from agentrft.tools import ToolBinding
+from agentrft.audit.thresholds import Thresholds
+from agentrft.credit.spec import CreditSpec, GroupMean, LeaveOneOut, PenaltiesSpec
+from agentrft.graders import GraderSpec, MultiSpec
+from agentrft.losses.spec import DpoLoss, PolicyGradientLoss, PolicyLossSpec, PreferenceLossSpec
+from agentrft.tools import Guardrails, OutputSpec, ToolBinding
 
 
 class Document(BaseModel):
@@ -41,8 +44,47 @@ class ReinforcementHyperparameters(Document):
     """Constant after `training.warmup_steps`."""
 
 
+class DpoHyperparameters(Document):
+    n_epochs: float = Field(default=1.0, gt=0, le=50)
+    """Passes over the preferences; fractions stop inside a pass."""
+    batch_size: int = Field(default=8, ge=1, le=256)
+    """Pairs, or rated conversations, per optimiser step."""
+    learning_rate: float = Field(default=5e-5, ge=0, le=1)
+    """Peak rate: `training.warmup_steps` up, then linear decay to a tenth."""
+    beta: float | None = Field(default=None, gt=0, le=100)
+    """`loss.beta` under OpenAI's name; None leaves it to the loss."""
+
+
 class SupervisedMethod(Document):
     hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
+
+
+class DpoMethod(Document):
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
+    loss: PreferenceLossSpec = DpoLoss()
+    """`dpo` and `simpo` on pairs, `kto` on rated conversations."""
+    patience: int | None = Field(default=None, ge=1)
+    """Held-out validations in a row without a lower loss after which training ends."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beta_has_one_value(cls, document: Any) -> Any:
+        """Put OpenAI's `hyperparameters.beta` where the loss has it."""
+        hyperparameters, loss = (_plain(document, name) for name in ("hyperparameters", "loss"))
+        beta = hyperparameters.get("beta")
+        if beta is None:
+            return document
+        if loss.get("beta", beta) != beta:
+            raise ValueError("`hyperparameters.beta` and `loss.beta` are the same setting; leave out one of them")
+        return {**document, "loss": {"type": "dpo", **loss, "beta": beta}}
+
+
+def _plain(document: Any, name: str) -> dict[str, Any]:
+    """A section as the user gave it; empty where it is absent, or is not one."""
+    section = document.get(name) if isinstance(document, dict) else None
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return section if isinstance(section, dict) else {}
 
 
 class ReinforcementMethod(Document):
@@ -51,10 +93,11 @@ class ReinforcementMethod(Document):
 
 
 class Method(Document):
-    """Which loop runs. Both sections may be given: the ladder uses both, `run` the one that `type` names."""
+    """Which loop runs. Several sections may be given: the ladder uses two, `run` the one that `type` names."""
 
-    type: Literal["supervised", "reinforcement"] = "supervised"
+    type: Literal["supervised", "dpo", "reinforcement"] = "supervised"
     supervised: SupervisedMethod = SupervisedMethod()
+    dpo: DpoMethod = DpoMethod()
     reinforcement: ReinforcementMethod | None = None
 
     @model_validator(mode="after")
@@ -81,10 +124,14 @@ class Data(Document):
     """Further held-out files by name, for `eval --split NAME`."""
     demonstrations: File | None = None
     """Conversations to imitate."""
+    preferences: File | None = None
+    """Pairs of outputs, or rated conversations."""
+    preferences_validation: File | None = None
+    """Held-out ones that choose the best checkpoint of a `dpo` job."""
 
     @model_validator(mode="after")
     def _splits_have_free_names(self) -> Data:
-        taken = sorted({"train", "validation", "test", "demonstrations"} & self.splits.keys())
+        taken = sorted({*Data.model_fields} & self.splits.keys())
         if taken:
             raise ValueError(f"splits may not be called {', '.join(taken)}: `data` has fields of these names")
         return self
@@ -118,12 +165,26 @@ class Agent(Document):
     tools: list[ToolBinding] = []
     format: Literal["auto", "line", "hermes", "llama3", "mistral"] = "auto"
     """How tool calls are written; `auto` goes by the model's family."""
+    outputs: dict[str, OutputSpec] = {}
+    """How tool outputs reach the model, by tool glob."""
     limits: LimitsSpec = LimitsSpec()
 
 
 class Lora(Document):
     rank: int = Field(default=16, ge=1, le=512)
     alpha: float = Field(default=32.0, gt=0)
+
+
+_NOT_PLAYED = {
+    "tree": "episodes that branch from shared turns",
+    "information_gain": "the log-prob of the reference answer before every turn",
+}
+"""Methods of credit whose input rollouts do not give."""
+
+
+def _credit_of_loss(given: Mapping[str, Any]) -> CreditSpec:
+    """What the loss is defined with; the default where it leaves that to the job, or cannot be read."""
+    return LeaveOneOut() if getattr(given.get("loss"), "credit", None) == "leave_one_out" else GroupMean()
 
 
 class Training(Document):
@@ -135,8 +196,11 @@ class Training(Document):
     """Steps over which the rate rises linearly to its value."""
     lora: Lora | None = Lora()
     """null trains all weights."""
-    loss: PolicyGradientLoss = PolicyGradientLoss()
-    credit: Literal["group_mean", "leave_one_out"] = "group_mean"
+    loss: PolicyLossSpec = PolicyGradientLoss()
+    credit: CreditSpec = Field(default_factory=_credit_of_loss)
+    """Who earned the reward; by default what the loss is defined with, else `group_mean`."""
+    penalties: PenaltiesSpec = PenaltiesSpec()
+    """How a grade becomes a reward."""
     oversample: float = Field(default=3.0, ge=1, le=16)
     """Groups without signal are replaced until this many times `batch_size` items have been tried."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -147,6 +211,35 @@ class Training(Document):
     weight_decay: float = Field(default=0.0, ge=0)
     keep_checkpoints: int = Field(default=3, ge=1)
     """Newest checkpoints kept; the best one is always kept."""
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> Training:
+        wanted, credit = self.loss.credit, self.credit.type
+        if wanted and credit != wanted:
+            raise ValueError(
+                f"loss `{self.loss.type}` is defined with credit `{wanted}`, got `{credit}`; leave `credit` out"
+            )
+        if self.loss.reward_kl_coef and self.lora is None:
+            raise ValueError(
+                "`loss.kl_coef` compares with the model without its adapter, got `lora: null`; "
+                "set `lora`, or leave `kl_coef` at 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_and_credit_can_be_had(self) -> Training:
+        if self.penalties.tool_seconds is not None and self.exact:
+            raise ValueError(
+                "`penalties.tool_seconds` prices wall time, which no run repeats, got `exact: true`; price `calls`, or "
+                "leave `exact` out"
+            )
+        missing = _NOT_PLAYED.get(self.credit.type)
+        if missing:
+            raise ValueError(
+                f"credit `{self.credit.type}` needs {missing}, which jobs do not have yet; expected another `credit`, "
+                "for example `step_groups`"
+            )
+        return self
 
 
 class Audit(Document):
@@ -159,6 +252,14 @@ class Audit(Document):
     """An independent grader of validation episodes, whose figure the reward must not run away from."""
     monitor: bool = True
     """Alarms while training."""
+    thresholds: Thresholds = Thresholds()
+    """When these alarms fire, by their names."""
+
+    @model_validator(mode="after")
+    def _thresholds_have_alarms(self) -> Audit:
+        if not self.monitor and self.thresholds != Thresholds():
+            raise ValueError("`thresholds` are given, but `monitor: false` turns the alarms off; leave out one of them")
+        return self
 
 
 class JobSpec(Document):
@@ -173,6 +274,21 @@ class JobSpec(Document):
     method: Method = Method()
     data: Data
     agent: Agent = Agent()
+    guardrails: Guardrails | None = None
+    """Rules for tool calls; without them calls are only watched (`mode: observe`)."""
     training: Training = Training()
     audit: Audit | Literal[False] = Audit()
     """False turns audit and alarms off."""
+
+    @model_validator(mode="after")
+    def _gates_have_parts(self) -> JobSpec:
+        gates = self.training.penalties.gates
+        if not gates or self.method.reinforcement is None:
+            return self
+        grader = self.method.reinforcement.grader
+        parts = list(grader.graders) if isinstance(grader, MultiSpec) else []
+        unknown = [gate.part for gate in gates if gate.part not in parts]
+        if unknown:
+            expected = f"one of {', '.join(parts)}" if parts else "a grader of type `multi`, whose parts have names"
+            raise ValueError(f"`training.penalties.gates` names the part `{unknown[0]}`, expected {expected}")
+        return self

@@ -42,7 +42,7 @@ class LadderPlan:
     task: str
     spec: JobSpec
     base_dir: Path
-    splits: Sequence[str] = ("test", "new_names")
+    splits: Sequence[str] = ("test",)
     """Held-out splits; the first is the one that headlines quote."""
     n_items: int = 100
     """Items measured of each split, from its beginning."""
@@ -213,6 +213,7 @@ class _Climber:
                 items=self._items(split, self._plan.n_items),
                 samples=self._plan.samples,
                 pass_threshold=build.pass_threshold_of(job.spec),
+                penalties=job.spec.training.penalties,
             )
             with self._open_watch(f"{stage} on {split.replace('_', ' ')}", None) as watch:
                 log = RunLog(self._store, job.id, watch=watch)

@@ -66,6 +66,8 @@ class Shown:
     label: str
     episode: Episode
     reward: float | None
+    credit: Sequence[str] = ()
+    """What each turn earned, in words; empty where nothing was assigned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ _MARKS = {
     "user": ("user", "bold"),
     "text": ("model", ""),
     "call": ("→", "cyan"),
+    "credit": ("±", "magenta"),
     "result": ("", "dim"),
     "error": ("", "yellow"),
     "answer": ("answer", "bold green"),
@@ -74,17 +75,18 @@ def next_step_lines(steps: Sequence[NextStep]) -> Text:
 
 def transcript_view(shown: Shown, *, prompt: PromptPart = "whole", max_lines: int = 12) -> Group:
     """One episode to read: heading with reward, then who said what; long entries are cut to `max_lines` lines."""
-    return Group(
-        _heading(shown), Padding(transcript_table(shown.episode, prompt=prompt, max_lines=max_lines), (0, 0, 0, 2))
-    )
+    table = transcript_table(shown.episode, prompt=prompt, max_lines=max_lines, credit=shown.credit)
+    return Group(_heading(shown), Padding(table, (0, 0, 0, 2)))
 
 
-def transcript_table(episode: Episode, *, prompt: PromptPart = "whole", max_lines: int = 12) -> Table:
-    """Who said what, without a heading."""
+def transcript_table(
+    episode: Episode, *, prompt: PromptPart = "whole", max_lines: int = 12, credit: Sequence[str] = ()
+) -> Table:
+    """Who said what, and what each turn earned, without a heading."""
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for line in transcript(episode, prompt=prompt):
+    for line in transcript(episode, prompt=prompt, credit=credit):
         mark, style = _MARKS[line.kind]
         table.add_row(Text(mark), Text("\n".join(_cut(line.text, max_lines)), style=style))
     return table

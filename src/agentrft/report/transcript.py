@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from agentrft.report.text import printable
 from agentrft.report.wording import stop_words
 from agentrft.types import Episode, Message, StopReason, ToolCall
 
-LineKind = Literal["system", "user", "text", "call", "result", "error", "answer", "end"]
+LineKind = Literal["system", "user", "text", "call", "credit", "result", "error", "answer", "end"]
 PromptPart = Literal["whole", "question", "none"]
 """How much of what came before the first reply: everything, all but the system message, nothing."""
 
@@ -24,13 +24,16 @@ class Line:
     text: str
 
 
-def transcript(episode: Episode, *, prompt: PromptPart = "whole") -> list[Line]:
-    """The episode from its prompt to its end, escape sequences removed from everything the model or a tool said."""
+def transcript(episode: Episode, *, prompt: PromptPart = "whole", credit: Sequence[str] = ()) -> list[Line]:
+    """The episode from its prompt to its end, escape sequences removed from everything the model or a tool said.
+
+    `credit` says of every turn what it earned (`agentrft.report.credit`); it comes after the turn's calls or answer.
+    """
     spoken = sum(1 + len(turn.results) for turn in episode.turns)
     before = episode.messages[: len(episode.messages) - spoken]
     lines = [line for message in before for line in _prompt_lines(message)]
     kept = {"whole": lines, "question": [line for line in lines if line.kind != "system"], "none": []}[prompt]
-    return [*kept, *_turn_lines(episode)]
+    return [*kept, *_turn_lines(episode, credit)]
 
 
 def call_text(call: ToolCall) -> str:
@@ -45,7 +48,7 @@ def call_text(call: ToolCall) -> str:
     return printable(f"{call.name}({inner})")
 
 
-def _turn_lines(episode: Episode) -> Iterator[Line]:
+def _turn_lines(episode: Episode, credit: Sequence[str]) -> Iterator[Line]:
     for number, turn in enumerate(episode.turns, start=1):
         is_answer = number == len(episode.turns) and episode.stop_reason is StopReason.ANSWERED
         content = printable(turn.reply.content or "")
@@ -55,6 +58,8 @@ def _turn_lines(episode: Episode) -> Iterator[Line]:
             yield Line(kind="text", text=content)
         for call in turn.reply.tool_calls:
             yield Line(kind="call", text=call_text(call))
+        for text in credit[number - 1 : number]:
+            yield Line(kind="credit", text=printable(text))
         for result in turn.results:
             yield Line(kind="error" if result.is_error else "result", text=printable(result.output))
         if turn.malformed and not turn.results:

@@ -12,6 +12,7 @@ _STOP_WORDS = {
     "max_reply_tokens": "reply cut at the token limit",
     "max_episode_tokens": "episode over the token limit",
     "max_time": "out of time",
+    "guardrail": "ended by a guardrail",
     "malformed": "unreadable calls",
     "fault": "tool or grader fault",
 }

@@ -9,7 +9,7 @@ from agentrft.rollout.group import GradedEpisode, Rollout, Seat, run_groups
 from agentrft.rollout.ids import EpisodeKey, episode_id, seed, trace_id
 from agentrft.rollout.limits import Limits
 from agentrft.rollout.record import checked_tokens, row_of, trained_tokens
-from agentrft.rollout.together import together
+from agentrft.together import together
 
 __all__ = [
     "Actor",

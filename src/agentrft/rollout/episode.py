@@ -7,6 +7,7 @@ and leaves its siblings alone; running into a limit is a stop reason. Only a use
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ from agentrft.protocols import Clock, Reply, ToolSession, ToolSet
 from agentrft.rollout.actor import Actor, Dialogue
 from agentrft.rollout.ids import EpisodeKey
 from agentrft.rollout.limits import Limits
-from agentrft.rollout.together import together
 from agentrft.types import Episode, Item, Message, StopReason, ToolResult, Turn
+
+_MAX_STATE_HASH = 64
+"""Characters of what tools say of their state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class Agent:
     tools: ToolSet
     limits: Limits
     clock: Clock = SYSTEM_CLOCK
+    asks_state: bool = False
+    """Ask the tools for their state before each reply; only credit that compares states needs it, and it costs time."""
 
 
 async def run_episode(item: Item, key: EpisodeKey, agent: Agent, *, order: tuple[int, int] = (0, 0)) -> Episode:
@@ -44,7 +49,7 @@ async def run_episode(item: Item, key: EpisodeKey, agent: Agent, *, order: tuple
     try:
         async with _tools_of(agent, item, key) as session, timer:
             course.dialogue = agent.actor.open(item, session.specs, agent.limits, order)
-            stop = await _converse(course, course.dialogue, session, agent.limits, key)
+            stop = await _converse(course, course.dialogue, session, agent, key)
     except BoundaryError as error:
         stop, fault = StopReason.FAULT, f"{error.boundary}: {error}"
     except TimeoutError:
@@ -70,14 +75,16 @@ async def run_episode(item: Item, key: EpisodeKey, agent: Agent, *, order: tuple
 
 
 async def _converse(
-    course: _Course, dialogue: Dialogue, session: ToolSession, limits: Limits, key: EpisodeKey
+    course: _Course, dialogue: Dialogue, session: ToolSession, agent: Agent, key: EpisodeKey
 ) -> StopReason:
     """Reply, run its calls, append the results; again, until something ends it."""
+    limits = agent.limits
     turn = malformed_in_a_row = 0
     while True:
+        state_hash = _short(await session.state_hash()) if agent.asks_state else None
         start = dialogue.position
         reply = _with_call_ids(await dialogue.reply(key.seed(turn)), turn)
-        course.add_reply(reply, start, dialogue.position)
+        course.add_reply(reply, start, dialogue.position, state_hash)
         if reply.truncated:
             return limits.cut_by(len(reply.tokens))
         if not reply.malformed and not reply.message.tool_calls:
@@ -89,6 +96,8 @@ async def _converse(
             return StopReason.MAX_TURNS
         results = await _results(reply, session, turn)
         course.add_results(results)
+        if any(result.ends_episode for result in results):
+            return StopReason.GUARDRAIL
         if not dialogue.add_results(results):
             return StopReason.MAX_EPISODE_TOKENS
         turn += 1
@@ -99,13 +108,20 @@ async def _results(reply: Reply, session: ToolSession, turn: int) -> list[ToolRe
     if reply.malformed:
         ids = [call.id for call in reply.message.tool_calls] or [_call_id(turn, 0)]
         return [ToolResult(call_id=id, output=f"error: {reply.malformed}", is_error=True) for id in ids]
-    return await together(session.call(call) for call in reply.message.tool_calls)
+    return await session.run(reply.message.tool_calls)
 
 
 def _with_call_ids(reply: Reply, turn: int) -> Reply:
     """Ids that do not depend on what the model wrote, so that a repeated episode repeats them."""
     calls = tuple(replace(call, id=_call_id(turn, k)) for k, call in enumerate(reply.message.tool_calls))
     return replace(reply, message=replace(reply.message, tool_calls=calls))
+
+
+def _short(state_hash: str | None) -> str | None:
+    """A long one as its digest: it is stored with every turn, and only whether two are equal counts."""
+    if state_hash is None or len(state_hash) <= _MAX_STATE_HASH:
+        return state_hash
+    return hashlib.sha256(state_hash.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _call_id(turn: int, k: int) -> str:
@@ -129,9 +145,11 @@ class _Course:
     turns: list[Turn]
     dialogue: Dialogue | None = None
 
-    def add_reply(self, reply: Reply, start: int, end: int) -> None:
+    def add_reply(self, reply: Reply, start: int, end: int, state_hash: str | None) -> None:
         self.messages.append(reply.message)
-        self.turns.append(Turn(reply=reply.message, malformed=reply.malformed, start=start, end=end))
+        self.turns.append(
+            Turn(reply=reply.message, malformed=reply.malformed, start=start, end=end, state_hash=state_hash)
+        )
 
     def add_results(self, results: Sequence[ToolResult]) -> None:
         self.messages += [Message(role="tool", content=r.output, tool_call_id=r.call_id) for r in results]

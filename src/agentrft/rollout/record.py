@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentrft.types import Episode, Row, TokenTrace
 
 
-def row_of(episode: Episode, credit_per_token: float, *, group: str) -> Row:
-    """The episode as one row; every generated token gets `credit_per_token`, nothing else gets any.
+def row_of(episode: Episode, credit_per_token_K: Sequence[float], *, group: str) -> Row:
+    """The episode as one row; every token that turn k generated gets `credit_per_token_K[k]`, nothing else gets any.
 
     Raises AssertionError when the tokens break the invariant: that is a bug, and training on it would be silent harm.
     """
     tokens = checked_tokens(episode)
+    credit = [0.0] * len(tokens.ids)
+    for turn, per_token in zip(episode.turns, credit_per_token_K, strict=True):
+        credit[turn.start : turn.end] = [per_token] * (turn.end - turn.start)
     return Row(
         ids=tokens.ids,
         trained=tokens.trained,
         log_probs=tokens.log_probs,
-        credit=[credit_per_token if trained else 0.0 for trained in tokens.trained],
+        credit=credit,
         unit=episode.id,
         group=group,
     )

@@ -18,7 +18,7 @@ from agentrft.jobs.models import find_weights, publish
 from agentrft.jobs.service import StoredJob, result_name, write_job_file
 from agentrft.runtime.audit import audit_of
 from agentrft.store import SqlStore
-from agentrft.train import rft, sft
+from agentrft.train import dpo, rft, sft
 from agentrft.train.log import Progress, RunLog
 from agentrft.train.plan import TrainResult
 from agentrft.types import Item
@@ -78,6 +78,9 @@ async def train_in(
         if job.kind == "supervised":
             plan = build.sft_plan(live, run=job.id, folder=job.folder)
             result = await sft.train(plan, live.engine.learner, log, should_stop=should_stop)
+        elif job.kind == "dpo":
+            plan = build.dpo_plan(live, run=job.id, folder=job.folder)
+            result = await dpo.train(plan, live.engine.learner, log, should_stop=should_stop)
         else:
             plan = build.rft_plan(live, run=job.id, folder=job.folder, validation=validation)
             result = await rft.train(
@@ -110,6 +113,7 @@ def _publish(live: build.Live, job: StoredJob, result: TrainResult) -> str:
         "step": result.best.step,
         "validation_reward": best,
         "system": job.spec.agent.system,
+        "bundle": result.best.bundle,
     }
     publish(result.best.path, home() / "models" / name, card, base=live.weights.folder)
     return name

@@ -19,6 +19,7 @@ _MOST_EPISODES = 5_000
 
 _LEDES = {
     "supervised": "What the loss says about demonstrations; `agentrft eval` says what the agent does.",
+    "dpo": "What the loss says about preferences; `agentrft eval` says what the agent does.",
     "reinforcement": "Validation items choose the checkpoint, so their figures flatter it; `agentrft eval` measures on "
     "items that chose nothing.",
 }
@@ -101,6 +102,10 @@ def _headline(store: Store, job: StoredJob, best_step: int | None) -> str:
         nll = [entry["metrics"]["nll"] for entry in entries if entry["metrics"].get("nll") is not None]
         change = f": {number(nll[0])} to {number(nll[-1])} nats per demonstrated token" if nll else ""
         return f"Supervised fine-tuning of {Path(job.model).name}{change}"
+    if job.kind == "dpo":
+        margins = [entry["metrics"]["margin"] for entry in entries if entry["metrics"].get("margin") is not None]
+        change = f": mean margin {number(margins[0])} to {number(margins[-1])}" if margins else ""
+        return f"Preference optimisation of {Path(job.model).name}{change}"
     by_step = {point.step: point.reward for point in curves(store, job.id)[1]}
     if best_step is None or not {0, best_step} <= by_step.keys():
         return f"Reinforcement fine-tuning of {Path(job.model).name}"

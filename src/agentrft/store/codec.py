@@ -18,7 +18,9 @@ from agentrft.types import (
     Episode,
     Grade,
     GradeError,
+    Intervention,
     Message,
+    OutputStep,
     StopReason,
     TokenTrace,
     TokenUsage,
@@ -27,8 +29,11 @@ from agentrft.types import (
     Turn,
 )
 
-FORMAT = 2
-"""Raised when an older reader could misunderstand what is written. 1: grades without error, clipping, tokens."""
+FORMAT = 3
+"""Raised when an older reader could misunderstand what is written.
+
+1: grades without error, clipping, tokens. 2: tool results without guardrails and shaping.
+"""
 
 
 def encode(record: EpisodeRecord) -> bytes:
@@ -80,8 +85,14 @@ def _grade(data: Mapping[str, Any]) -> Grade:
 
 
 def _turn(data: Mapping[str, Any]) -> Turn:
-    results = tuple(ToolResult(**result) for result in data["results"])
+    results = tuple(_result(result) for result in data["results"])
     return Turn(**{**data, "reply": _message(data["reply"]), "results": results})
+
+
+def _result(data: Mapping[str, Any]) -> ToolResult:
+    interventions = tuple(Intervention(**one) for one in data.get("interventions", ()))
+    shaping = tuple(OutputStep(**step) for step in data.get("shaping", ()))
+    return ToolResult(**{**data, "interventions": interventions, "shaping": shaping})
 
 
 def _message(data: Mapping[str, Any]) -> Message:

@@ -34,6 +34,8 @@ class Checkpoint:
     path: Path
     state: Mapping[str, Any]
     """What the loop saved beside the weights."""
+    bundle: str | None = None
+    """Hash of the agent it was trained with; None when that was not told."""
 
     @property
     def name(self) -> str:
@@ -44,9 +46,13 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one job."""
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
-        """`keep` newest ones stay when older ones are pruned. Clears away saves that a kill left half done."""
+    def __init__(self, folder: Path, *, keep: int, bundle: str | None = None) -> None:
+        """`keep` newest ones stay when older ones are pruned; each names the `bundle` that the agent is part of.
+
+        Clears away saves that a kill left half done.
+        """
         self.folder = folder
+        self.bundle = bundle
         self._keep = keep
         folder.mkdir(parents=True, exist_ok=True)
         for unfinished in folder.glob(".tmp-*"):
@@ -64,7 +70,7 @@ class Checkpoints:
             temporary.mkdir()
             await learner.save(temporary)
             (temporary / _STATE).write_text(json.dumps(state, indent=1))
-            manifest = {"format": _FORMAT, "step": step, "files": _hashes(temporary)}
+            manifest = {"format": _FORMAT, "step": step, "bundle": self.bundle, "files": _hashes(temporary)}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             for path in [*temporary.rglob("*"), temporary]:
                 _fsync(path)
@@ -76,7 +82,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             raise StoreFault(f"could not save {final}: {error}; free disk space, then resume the job") from error
         self._prune({step, *keep_steps})
-        return Checkpoint(step=step, path=final, state=state)
+        return Checkpoint(step=step, path=final, state=state, bundle=self.bundle)
 
     def newest(self) -> Checkpoint | None:
         """The newest one that verifies, or None; those that do not are set aside on the way."""
@@ -114,7 +120,8 @@ def verified(path: Path) -> Checkpoint | None:
         found = _hashes(path)
         if manifest["format"] != _FORMAT or any(found.get(name) != file for name, file in manifest["files"].items()):
             return None
-        return Checkpoint(step=manifest["step"], path=path, state=json.loads((path / _STATE).read_text()))
+        state = json.loads((path / _STATE).read_text())
+        return Checkpoint(step=manifest["step"], path=path, state=state, bundle=manifest.get("bundle"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

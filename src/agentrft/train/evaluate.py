@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from agentrft.credit import reward_of
+from agentrft.credit import PenaltiesSpec, Reward, reward_after, usage_of
 from agentrft.protocols import EpisodeRecord, Grader
 from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
 from agentrft.stats import Interval, cluster_bootstrap
+from agentrft.train.ledger import reward_ledger
 from agentrft.train.log import EpisodeDone, EvaluationDone, Phase, RunLog
 from agentrft.train.metrics import is_success, readable_fraction
 from agentrft.train.outage import check_faults, nothing_graded
@@ -31,6 +32,16 @@ class EvalPlan:
     """Episodes per item, K."""
     step: int = 0
     pass_threshold: float = 0.5
+    penalties: PenaltiesSpec = field(default_factory=PenaltiesSpec)
+
+    def reward(self, episode: Episode, grade: Grade) -> Reward:
+        """As in training, but that an episode which a limit cut off always counts, as at most 0.
+
+        Left out, it would let a checkpoint be chosen by those of its episodes that came to an end.
+        """
+        left_out = self.penalties.truncated == "leave_out"
+        penalties = self.penalties.model_copy(update={"truncated": "clamp"}) if left_out else self.penalties
+        return reward_after(grade, episode.stop_reason, usage_of(episode), penalties)
 
     @property
     def phase(self) -> Phase:
@@ -51,8 +62,8 @@ class Evaluation:
 
     @property
     def reward_I_K(self) -> list[list[float]]:
-        """Grades after the truncation rule."""
-        return self._values(lambda episode, grade: reward_of(grade, episode.stop_reason))
+        """Grades after penalties and the truncation rule."""
+        return self._values(lambda episode, grade: self.plan.reward(episode, grade).value)
 
     @property
     def success_I_K(self) -> list[list[float]]:
@@ -141,8 +152,9 @@ def _records(job_id: str, plan: EvalPlan, group: Group) -> list[EpisodeRecord]:
             stage=plan.stage,
             episode=episode,
             grade=grade,
-            reward=reward_of(grade, episode.stop_reason),
-            extra={"split": plan.split},
+            reward=reward.value,
+            extra={"split": plan.split, "credit": reward_ledger(reward)},
         )
         for episode, grade in zip(group.episodes, group.grades, strict=True)
+        for reward in [plan.reward(episode, grade)]
     ]

@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agentrft.credit import RewardScale, reward_of
+from agentrft.credit import RewardScale
 from agentrft.protocols import BackwardReport, OptimReport
 from agentrft.rollout import trained_tokens
-from agentrft.types import Episode, Grade, Group, Row, StopReason
+from agentrft.train.played import Played
+from agentrft.types import Episode, Grade, Row, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,22 @@ METRICS: dict[str, Metric] = {
     "reward_mean": Metric("reward", "mean reward of the graded episodes"),
     "success_rate": Metric("frac", "graded episodes whose grade reaches the pass threshold"),
     "calls_mean": Metric("calls", "tool calls per episode, unreadable ones included"),
+    "tool_error_frac": Metric("frac", "tool results that told the model of a mistake of its own"),
+    "tool_call_s": Metric("s", "mean time of a call that was made, all tries and waits included"),
+    "interventions_mean": Metric("rules", "guardrail objections per episode, enforced or noted"),
     "readable_frac": Metric("frac", "replies that could be read as a call or an answer"),
     "trunc_frac": Metric("frac", "episodes that a limit cut off"),
     "fault_frac": Metric("frac", "episodes that an outside part broke; out of the loss"),
     "no_grade_frac": Metric("frac", "episodes without a fault that the grader gave no number; out of the loss"),
+    "clipped_frac": Metric("frac", "of the grades that judges took part in, those with a number outside `range`"),
+    "substituted_frac": Metric("frac", "of the grades of a `multi` grader, those that are its `invalid_grade`"),
+    "judge_tokens": Metric("tokens", "tokens that judges took, prompts and unreadable replies included"),
     "groups": Metric("groups", "groups played"),
     "signal_frac": Metric("frac", "groups played whose rewards differ"),
     "tokens_generated": Metric("tokens", "tokens the policy generated"),
     "rollout_s": Metric("s", "wall time of playing and grading"),
     # What was trained on.
-    "adv_rms": Metric("1", "root mean square of the advantages"),
+    "adv_rms": Metric("1", "root mean square of the advantages, each episode's turns averaged"),
     "reward_scale": Metric("reward", "the run-wide scale that advantages were divided by"),
     "entropy": Metric("nats/token", "mean −log-prob of the generated tokens: a sampled estimate of the entropy"),
     "tokens_trained": Metric("tokens", "tokens in the loss; what it is normalised by"),
@@ -45,11 +52,18 @@ METRICS: dict[str, Metric] = {
     "tokens_unique": Metric("tokens", "tokens computed after sharing prefixes"),
     "micro_batches": Metric("batches", "pieces the learner cut the step into"),
     "learn_s": Metric("s", "wall time of forward, backward and update"),
+    "measure_s": Metric("s", "at evaluations: wall time of the passes that only measure"),
     # The update.
-    "loss": Metric("nats/token", "supervised: mean over the trained tokens; reinforcement: the surrogate, no meaning"),
+    "loss": Metric(
+        "nats", "supervised: mean over trained tokens; preference: mean over units; reinforcement: no meaning"
+    ),
     "learning_rate": Metric("1", "of the optimiser step"),
     "grad_norm": Metric("1", "before clipping"),
     "nll": Metric("nats/token", "mean −log-prob of the demonstrated tokens"),
+    "preferred_frac": Metric("frac", "preference: units of the step with a margin above 0, before the update"),
+    "margin": Metric("nats", "preference: mean logit of the step's units: how far preferred is above rejected"),
+    "nll_preferred": Metric("nats/token", "preference: mean over pairs of the preferred row's mean −log-prob"),
+    "reference_kl": Metric("nats/row", "kto: z₀ of the step, the KL to the reference on mismatched answers"),
     "masked_frac": Metric("frac", "trained tokens that the trust region dropped"),
     "ess": Metric("frac", "effective sample size over trained tokens, (Σw)² / (N Σw²)"),
     "kl_mu_k3": Metric("nats/token", "KL from generator to learner on the generated tokens, k3 estimator"),
@@ -60,13 +74,16 @@ METRICS: dict[str, Metric] = {
     "valid_success_rate": Metric("frac", "success on validation items, item mean"),
     "valid_calls_mean": Metric("calls", "tool calls per validation episode, item mean"),
     "valid_nll": Metric("nats/token", "mean −log-prob of held-out demonstrations"),
+    "valid_loss": Metric("nats", "mean preference loss of held-out units"),
+    "valid_margin": Metric("nats", "mean logit of held-out units"),
+    "valid_preferred_frac": Metric("frac", "held-out units with a margin above 0"),
 }
 
 
-def rollout_metrics(groups: Sequence[Group], wall_s: float, pass_threshold: float) -> dict[str, float]:
+def rollout_metrics(played: Sequence[Played], wall_s: float, pass_threshold: float) -> dict[str, float]:
     """Of the episodes of a step, dropped groups included; a mean over nothing is left out."""
-    pairs = [pair for group in groups for pair in zip(group.episodes, group.grades, strict=True)]
-    rewards = [reward_of(grade, episode.stop_reason) for episode, grade in pairs]
+    pairs = [pair for one in played for pair in zip(one.group.episodes, one.group.grades, strict=True)]
+    rewards = [reward for one in played for reward in one.rewards_G]
     graded = [grade.value for _, grade in pairs if grade.value is not None]
     sound = [episode for episode, _ in pairs if episode.stop_reason is not StopReason.FAULT]
     readable = [fraction for episode in sound if (fraction := readable_fraction(episode)) is not None]
@@ -74,27 +91,57 @@ def rollout_metrics(groups: Sequence[Group], wall_s: float, pass_threshold: floa
         "reward_mean": _mean(reward for reward in rewards if reward is not None),
         "success_rate": _mean(value >= pass_threshold for value in graded),
         "calls_mean": _mean(episode.n_calls for episode in sound),
+        **_of_tools(sound),
         "readable_frac": _mean(readable),
         "trunc_frac": _mean(episode.stop_reason.is_truncated for episode, _ in pairs),
         "fault_frac": 1 - len(sound) / len(pairs),
         "no_grade_frac": (len(sound) - len(graded)) / len(pairs),
-        "signal_frac": _mean(has_signal(group) for group in groups),
+        "signal_frac": _mean(one.has_signal for one in played),
     }
     totals = {
         "rollout_s": wall_s,
-        "groups": float(len(groups)),
+        "groups": float(len(played)),
         "tokens_generated": float(sum(trained_tokens(episode) for episode, _ in pairs)),
     }
-    return {name: value for name, value in (means | totals).items() if value is not None}
+    hidden = _hidden_by_grades([grade for _, grade in pairs])
+    return {name: value for name, value in (means | hidden | totals).items() if value is not None}
+
+
+def _of_tools(episodes: Sequence[Episode]) -> dict[str, float | None]:
+    """None where no tool was called."""
+    results = [result for episode in episodes for turn in episode.turns for result in turn.results]
+    if not results:
+        return {}
+    return {
+        "tool_error_frac": _mean(result.is_error for result in results),
+        "tool_call_s": _mean(result.wall_s for result in results if result.tries),
+        "interventions_mean": sum(len(result.interventions) for result in results) / len(episodes),
+    }
+
+
+def _hidden_by_grades(grades: Sequence[Grade]) -> dict[str, float | None]:
+    """What numbers do not show; None where no judge, or no `multi` grader, took part."""
+    judged = [grade for grade in grades if grade.token_usage or grade.clipped]
+    joined = [grade for grade in grades if grade.value is not None and (grade.sub_grades or grade.substituted)]
+    tokens = [usage.total_tokens for grade in grades for usage in grade.token_usage.values()]
+    return {
+        "clipped_frac": _mean(bool(grade.clipped) for grade in judged),
+        "substituted_frac": _mean(grade.substituted is not None for grade in joined),
+        "judge_tokens": float(sum(tokens)) if tokens else None,
+    }
 
 
 def credit_metrics(
-    rows: Sequence[Row], advantages_I_G: Sequence[Sequence[float]], scale: RewardScale
+    rows: Sequence[Row], advantages_I_G_K: Sequence[Sequence[Sequence[float]]], scale: RewardScale
 ) -> dict[str, float]:
     """Of what a step will be trained on; empty without rows."""
     if not rows:
         return {}
-    squares = [advantage**2 for advantages_G in advantages_I_G for advantage in advantages_G]
+    squares = [
+        math.fsum(advantage**2 for advantage in advantages_K) / max(len(advantages_K), 1)
+        for advantages_G_K in advantages_I_G_K
+        for advantages_K in advantages_G_K
+    ]
     log_probs = [lp for row in rows for lp, trained in zip(row.log_probs, row.trained, strict=True) if trained]
     return {
         "adv_rms": math.sqrt(math.fsum(squares) / len(squares)),
@@ -136,17 +183,6 @@ def kl_k3(rows: Sequence[Row], reference: Sequence[Sequence[float]]) -> float:
         if trained
     ]
     return math.fsum(math.exp(-gap) + gap - 1.0 for gap in gaps) / len(gaps)
-
-
-def has_signal(group: Group) -> bool:
-    """True when the group's rewards differ by more than 10⁻⁶: otherwise its credit is zero or rounding noise."""
-    rewards = [reward for reward in rewards_of(group) if reward is not None]
-    return len(rewards) > 1 and max(rewards) - min(rewards) > 1e-6
-
-
-def rewards_of(group: Group) -> list[float | None]:
-    """The reward of each member, or None."""
-    return [reward_of(grade, episode.stop_reason) for episode, grade in zip(group.episodes, group.grades, strict=True)]
 
 
 def is_success(grade: Grade, pass_threshold: float) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentrft.credit import PenaltiesSpec
 from agentrft.errors import UserError
-from agentrft.losses.spec import PolicyGradientLoss
+from agentrft.losses.spec import PolicyGradientLoss, PolicyLoss
 from agentrft.train.checkpoint import Checkpoint
+from agentrft.train.played import Crediting
 from agentrft.types import Item, Row
 
 
@@ -23,6 +25,8 @@ class SftPlan:
     """The job's folder; checkpoints go to `checkpoints/` in it."""
     rows: Sequence[Row]
     """Demonstrations, from `demonstration_row`."""
+    bundle: str | None = None
+    """Hash of the agent that is trained, kept with each checkpoint."""
     validation_rows: Sequence[Row] = ()
     """Held-out demonstrations; with them, the checkpoint with the lowest loss on them is the result."""
     seed: int = 0
@@ -53,6 +57,8 @@ class RftPlan:
     folder: Path
     """The job's folder; `checkpoints/` and `journal.jsonl` are in it."""
     items: Sequence[Item]
+    bundle: str | None = None
+    """Hash of the agent that is trained, kept with each checkpoint."""
     validation: Sequence[Item] = ()
     """Items that choose the best checkpoint; without them the last one is the result."""
     seed: int = 0
@@ -62,9 +68,11 @@ class RftPlan:
     group_size: int = 8
     learning_rate: float = 1e-4
     warmup_steps: int = 3
-    loss: PolicyGradientLoss = field(default_factory=PolicyGradientLoss)
-    credit: str = "group_mean"
-    """A name in `agentrft.credit.CREDIT`."""
+    loss: PolicyLoss = field(default_factory=PolicyGradientLoss)
+    credit: Crediting = field(default_factory=Crediting)
+    """Who earned the reward; a loss that is defined with a credit of its own takes that instead."""
+    penalties: PenaltiesSpec = field(default_factory=PenaltiesSpec)
+    """How a grade becomes a reward."""
     oversample: float = 3.0
     """Groups without signal are replaced until this many times `batch_size` groups have been played."""
     eval_interval: int = 4

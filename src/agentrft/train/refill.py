@@ -6,22 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentrft.protocols import Grader
-from agentrft.rollout import Agent, GradedEpisode, Rollout, Seat, run_groups, trained_tokens
+from agentrft.rollout import Agent, GradedEpisode, Rollout, run_groups, trained_tokens
 from agentrft.train.journal import Journal
 from agentrft.train.log import EpisodeDone, RunLog
-from agentrft.train.metrics import has_signal
 from agentrft.train.order import step_seats
 from agentrft.train.outage import check_faults, check_grader
 from agentrft.train.plan import RftPlan
-from agentrft.types import Group
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
-    """A group and where it sat."""
-
-    seat: Seat
-    group: Group
+from agentrft.train.played import Played
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +25,7 @@ class Draw:
     @property
     def live(self) -> list[Played]:
         """The groups to train on: those whose rewards differ."""
-        return [one for one in self.played if has_signal(one.group)]
+        return [one for one in self.played if one.has_signal]
 
 
 async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, journal: Journal, log: RunLog) -> Draw:
@@ -56,7 +47,7 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
     )
     meter = _Meter(step, log)
     played: list[Played] = []
-    while missing := plan.batch_size - sum(has_signal(one.group) for one in played):
+    while missing := plan.batch_size - sum(one.has_signal for one in played):
         round_seats = seats[len(played) : len(played) + missing]
         if not round_seats:
             break
@@ -70,7 +61,9 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
             meter.count(graded)
 
         groups = await run_groups(rollout, agent, grader, finished=journal.finished, on_graded=on_graded)
-        played += [Played(seat=seat, group=group) for seat, group in zip(round_seats, groups, strict=True)]
+        played += [
+            plan.credit.played(seat, group, plan.penalties) for seat, group in zip(round_seats, groups, strict=True)
+        ]
         if len(played) > 1 or len(seats) == 1:  # one group alone may be one bad item
             check_grader(one.group for one in played)
             check_faults(one.group for one in played)

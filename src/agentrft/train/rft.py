@@ -10,26 +10,28 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from agentrft.credit import CREDIT, RewardScale
+from agentrft.credit import RewardScale
 from agentrft.errors import StoreFault
-from agentrft.protocols import Clock, EpisodeRecord, Grader, Learner, Monitor
-from agentrft.rollout import Agent, row_of, trained_tokens
+from agentrft.protocols import BackwardReport, Clock, EpisodeRecord, Grader, Learner, Monitor
+from agentrft.rollout import Agent
+from agentrft.train.assign import Assigned, assign_credit, rows_of, views_of
 from agentrft.train.checkpoint import Checkpoint, Checkpoints, checkpoint_name
 from agentrft.train.evaluate import EvalPlan, evaluate
 from agentrft.train.journal import Journal
+from agentrft.train.ledger import Update, ledgers_of, reward_ledger
 from agentrft.train.log import RunLog, StepDone
-from agentrft.train.metrics import credit_metrics, has_signal, kl_k3, rewards_of, rollout_metrics, update_metrics
+from agentrft.train.metrics import credit_metrics, kl_k3, rollout_metrics, update_metrics
 from agentrft.train.outage import MAX_VALIDATION_FAULT_FRAC, check_faults
 from agentrft.train.plan import RftPlan, TrainResult
-from agentrft.train.refill import Draw, Played, draw_groups
+from agentrft.train.refill import Draw, draw_groups
 from agentrft.train.schedule import rate_at
 from agentrft.types import Group, Row
 
 Audit = Callable[[Sequence[Group]], Awaitable[None]]
 """Looks at the grader once, before step 1, with the episodes of the first validation; raises UserError to refuse it."""
 
-KL_ROWS = 32
-"""Rows of a step on which the KL to the reference is measured."""
+MEASURED_ROWS = 32
+"""Rows of a step on which is measured what takes another pass: the KL to the reference, what the update moved."""
 
 
 async def train(
@@ -47,32 +49,34 @@ async def train(
 
     The agent's actor must play with the learner's current weights. The starting weights are validated and saved as
     step 0, so the result is never worse on validation than what training began with. `audit` comes between the two.
-    Raises UserError when the grader keeps failing (`grader_failing`) or nothing can be graded (`nothing_graded`), and
-    BoundaryError when the engine, the tools or the disk are down: call it again, with the same folder, to go on.
+    Raises UserError when the grader keeps failing (`grader_failing`), nothing can be graded (`nothing_graded`) or the
+    user's own credit cannot be used (`invalid_credit`), and BoundaryError when the engine, the tools or the disk are
+    down: call it again, with the same folder, to go on.
     """
-    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints)
+    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
     with Journal(plan.folder / "journal.jsonl", job_id=log.job_id) as journal:
         state, stopped = await _resume(checkpoints, learner, monitor, log), None
         if state is None:
             state, groups, stopped = await _validate(plan, RftState(), agent, grader, monitor, log)
             if audit:
                 await audit(groups)
+            plan.credit.check(groups, plan.penalties)
             await _save(checkpoints, learner, state, journal, log)
         while state.step < plan.steps and not stopped:
             step = state.step + 1
+            due = step % plan.eval_interval == 0 or step == plan.steps
             draw = await draw_groups(plan, step, agent, grader, journal, log)
-            advantages_I_G, scale = assign_credit(plan.credit, draw.live, state.scale)
-            rows_R = rows_of(draw.live, advantages_I_G)
-            learned = await _learn(plan, step, learner, rows_R, agent.clock)
-            state = replace(state, step=step, scale=scale, idle_steps=state.idle_steps + (not rows_R))
+            views = await views_of(plan.loss, learner, draw.live)
+            assigned = assign_credit(plan.loss, plan.credit.function, views, state.scale)
+            rows_R = rows_of(plan.loss, draw.live, assigned.advantages_I_G_K)
+            learned, updates = await _learn(plan, step, learner, rows_R, agent.clock, measured=due)
+            state = replace(state, step=step, scale=assigned.scale, idle_steps=state.idle_steps + (not rows_R))
             metrics = {
-                **rollout_metrics([one.group for one in draw.played], draw.wall_s, plan.pass_threshold),
-                **credit_metrics(rows_R, advantages_I_G, scale),
+                **rollout_metrics(draw.played, draw.wall_s, plan.pass_threshold),
+                **credit_metrics(rows_R, assigned.advantages_I_G_K, assigned.scale),
                 **learned,
             }
-            if due := step % plan.eval_interval == 0 or step == plan.steps:
-                metrics |= await _kl_to_reference(plan, learner, rows_R)
-            _record(plan, step, draw, advantages_I_G, metrics, log)
+            _record(plan, step, draw, assigned, updates, metrics, log)
             stopped = _watch(monitor, step, metrics, draw, log) or should_stop()
             state = replace(state, monitor=monitor.state() if monitor else {})
             if due:
@@ -109,48 +113,45 @@ class RftState:
         return cls(**{**document, "scale": RewardScale(**document["scale"]), "validations": validations})
 
 
-def assign_credit(name: str, played: Sequence[Played], scale: RewardScale) -> tuple[list[list[float]], RewardScale]:
-    """The advantage of every member, and the scale after this step."""
-    rewards_I_G = [rewards_of(one.group) for one in played]
-    credit_I_G = [CREDIT[name](rewards_G) for rewards_G in rewards_I_G]
-    scale = scale.updated(rewards_I_G, credit_I_G)
-    return [scale.advantages(credit_G) for credit_G in credit_I_G], scale
-
-
-def rows_of(played: Sequence[Played], advantages_I_G: Sequence[Sequence[float]]) -> list[Row]:
-    """The graded episodes as rows, by (seat, member); each token's credit is its advantage / tokens of the step.
-
-    The token mean over the whole optimiser step: long episodes count by their length, and the loss stays a plain sum.
-    """
-    credited = [
-        (f"{one.seat.item.id}#{one.seat.attempt}", episode, advantage)
-        for one, advantages_G in zip(played, advantages_I_G, strict=True)
-        for episode, reward, advantage in zip(one.group.episodes, rewards_of(one.group), advantages_G, strict=True)
-        if reward is not None
-    ]
-    tokens = sum(trained_tokens(episode) for _, episode, _ in credited)
-    return [row_of(episode, advantage / tokens, group=group) for group, episode, advantage in credited]
-
-
-async def _learn(plan: RftPlan, step: int, learner: Learner, rows_R: Sequence[Row], clock: Clock) -> dict[str, float]:
-    """One update on all rows; nothing happens without rows."""
+async def _learn(
+    plan: RftPlan, step: int, learner: Learner, rows_R: Sequence[Row], clock: Clock, *, measured: bool
+) -> tuple[dict[str, float], dict[str, Update]]:
+    """One update on all rows, with its metrics and what it did to each row, by unit; nothing happens without rows."""
     if not rows_R:
-        return {}
+        return {}, {}
     started = clock.monotonic()
     rate = rate_at(
         step, peak=plan.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps, decay="constant"
     )
     report = await learner.forward_backward(rows_R, plan.loss)
     optim = await learner.optim_step(rate)
-    return update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
+    metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
+    updates = {
+        row.unit: Update(row=row, gradient_T=gradient_T)
+        for row, gradient_T in zip(rows_R, report.gradients, strict=True)
+    }
+    if measured:
+        more, moved = await _measure(plan, learner, rows_R[:MEASURED_ROWS], report, clock)
+        metrics |= more
+        updates |= {unit: replace(updates[unit], moved_T=moved_T) for unit, moved_T in moved.items()}
+    return metrics, updates
 
 
-async def _kl_to_reference(plan: RftPlan, learner: Learner, rows_R: Sequence[Row]) -> dict[str, float]:
-    """How far the policy that played this step is from the model without its adapter: one more pass over some rows."""
-    if not plan.measure_kl or not rows_R:
-        return {}
-    some_R = rows_R[:KL_ROWS]
-    return {"kl_ref_k3": kl_k3(some_R, await learner.log_probs(some_R, reference=True))}
+async def _measure(
+    plan: RftPlan, learner: Learner, rows: Sequence[Row], report: BackwardReport, clock: Clock
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """What costs more passes over some rows: how far the policy that played this step is from the model without its
+    adapter, and by unit how the update moved each token's log-prob."""
+    started = clock.monotonic()
+    metrics: dict[str, float] = {}
+    if plan.measure_kl:
+        metrics["kl_ref_k3"] = kl_k3(rows, await learner.log_probs(rows, reference=True))
+    after_R_T = await learner.log_probs(rows)
+    moved = {
+        row.unit: [now - before for now, before in zip(after_T, before_T, strict=True)]
+        for row, after_T, before_T in zip(rows, after_R_T, report.log_probs, strict=False)
+    }
+    return metrics | {"measure_s": clock.monotonic() - started}, moved
 
 
 def _watch(monitor: Monitor | None, step: int, metrics: Mapping[str, float], draw: Draw, log: RunLog) -> str | None:
@@ -182,6 +183,7 @@ async def _validate(
             samples=plan.eval_samples,
             step=state.step,
             pass_threshold=plan.pass_threshold,
+            penalties=plan.penalties,
         ),
         agent,
         grader,
@@ -204,6 +206,8 @@ async def _resume(checkpoints: Checkpoints, learner: Learner, monitor: Monitor |
         return None
     await learner.load(newest.path)
     log.notice(f"Resuming after step {newest.step}.")
+    if newest.bundle != checkpoints.bundle:
+        log.notice("Prompt, tools, limits or guardrails have changed since that step was played.", "warn")
     state = RftState.from_json(newest.state)
     if monitor:
         monitor.restore(state.monitor)
@@ -228,34 +232,34 @@ def _record(
     plan: RftPlan,
     step: int,
     draw: Draw,
-    advantages_I_G: Sequence[Sequence[float]],
+    assigned: Assigned,
+    updates: Mapping[str, Update],
     metrics: Mapping[str, float],
     log: RunLog,
 ) -> None:
     """Episodes with what training made of them, and the step's metrics."""
-    advantages = iter(advantages_I_G)
+    ledgers = ledgers_of(draw.live, assigned, updates)
     records = []
     for one in draw.played:
-        records += _records(log.job_id, one.group, next(advantages) if has_signal(one.group) else None)
+        for episode, grade, reward in zip(one.group.episodes, one.group.grades, one.rewards, strict=True):
+            advantage, ledger = ledgers.get(episode.id, (None, reward_ledger(reward)))
+            records.append(
+                EpisodeRecord(
+                    job_id=log.job_id,
+                    phase="train",
+                    stage="rft",
+                    episode=episode,
+                    grade=grade,
+                    reward=reward.value,
+                    advantage=advantage,
+                    extra={"credit": ledger},
+                )
+            )
     log.episodes(records)
     log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
-    if not draw.live:
-        log.notice(f"Step {step}: in each of {len(draw.played)} groups all rewards were alike; no update.", "warn")
-
-
-def _records(job_id: str, group: Group, advantages_G: Sequence[float] | None) -> list[EpisodeRecord]:
-    return [
-        EpisodeRecord(
-            job_id=job_id,
-            phase="train",
-            stage="rft",
-            episode=episode,
-            grade=group.grades[member],
-            reward=reward,
-            advantage=advantages_G[member] if advantages_G and reward is not None else None,
-        )
-        for member, (episode, reward) in enumerate(zip(group.episodes, rewards_of(group), strict=True))
-    ]
+    nothing = f"in each of {len(draw.played)} groups all rewards were alike; no update"
+    for note in assigned.credited.notes if draw.live else [nothing]:
+        log.notice(f"Step {step}: {note}.", "warn")
 
 
 def _result(checkpoints: Checkpoints, state: RftState, stopped: str | None, log: RunLog) -> TrainResult:

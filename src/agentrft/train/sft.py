@@ -33,7 +33,7 @@ async def train(
     clock: Clock = SYSTEM_CLOCK,
 ) -> TrainResult:
     """Train for `plan.steps` steps, or until `should_stop`, asked after whole steps, gives a reason."""
-    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints)
+    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
     state = await _resume(checkpoints, learner, log) or SftState()
     stopped = None
     while state.step < plan.steps and not stopped:

@@ -1,0 +1,44 @@
+"""Static checks of a reinforcement job's credit and penalties: its functions load, and what it names is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agentrft.credit.discrimination import MIN_EPISODES
+from agentrft.credit.spec import TurnReturns
+from agentrft.errors import UserError
+from agentrft.jobs.spec import JobSpec
+from agentrft.train.played import Crediting
+from agentrft.types import Item
+
+
+def check_credit(spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[Item]]) -> None:
+    """Raise UserError when the job's own credit does not load, or cannot be checked before it is trained on."""
+    credit = spec.training.credit
+    Crediting.of(credit, base_dir)
+    if not isinstance(credit, TurnReturns) or credit.force or spec.method.reinforcement is None:
+        return
+    samples = spec.method.reinforcement.hyperparameters.eval_samples
+    episodes = len(splits.get("validation", ())) * samples
+    if episodes < MIN_EPISODES or samples < 2:
+        raise UserError(
+            f"turn rewards are compared with grades on the first validation, which has {episodes} episodes, {samples} "
+            f"of each item; expected at least {MIN_EPISODES}, 2 of each item. Add items to `data.validation`, raise "
+            "`eval_samples`, or set `training.credit.force: true`",
+            param="training.credit",
+            code="invalid_credit",
+        )
+
+
+def check_tool_costs(spec: JobSpec, names: Sequence[str]) -> None:
+    """Raise UserError when a call is priced of a tool that the job does not bind."""
+    costs = spec.training.penalties.tools
+    unknown = sorted(costs.each.keys() - set(names)) if costs is not None else []
+    if unknown:
+        raise UserError(
+            f"training.penalties.tools prices the tool {unknown[0]}, which the job does not bind; expected one of "
+            f"{', '.join(names) or 'none'}. Mend the name",
+            param="training.penalties.tools",
+            code="unknown_tool",
+        )

@@ -1,0 +1,185 @@
+"""Preference optimisation: DPO and its kin on pairs, KTO on rated conversations.
+
+The order of units is a function of the seed and the step, the reference is computed once and kept, and everything else
+is in the checkpoint: a killed job ends with the same weights, bit for bit, on the same machine, build and threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from agentrft.clock import SYSTEM_CLOCK
+from agentrft.errors import StoreFault
+from agentrft.losses import KtoLoss, KtoStepLoss, SimpoLoss, mean_row_kl
+from agentrft.losses.margins import StepLoss, unit_losses
+from agentrft.protocols import Clock, Learner
+from agentrft.train.checkpoint import Checkpoint, Checkpoints
+from agentrft.train.dpo_plan import DpoPlan, PreferenceLoss, PreferenceUnit
+from agentrft.train.log import RunLog, StepDone
+from agentrft.train.metrics import update_metrics
+from agentrft.train.order import stream
+from agentrft.train.plan import TrainResult
+from agentrft.train.reference import with_reference
+from agentrft.train.schedule import rate_at
+from agentrft.types import Row
+
+
+async def train(
+    plan: DpoPlan,
+    learner: Learner,
+    log: RunLog,
+    *,
+    should_stop: Callable[[], str | None] = lambda: None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> TrainResult:
+    """Train for `plan.steps` steps, until patience ends, or until `should_stop`, asked after whole steps, says why."""
+    checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
+    state = await _resume(checkpoints, learner, log) or DpoState()
+    units, validation_units = await _referenced(plan, learner, state)
+    stopped = None
+    while not state.is_done(plan) and not stopped:
+        step, started = state.step + 1, clock.monotonic()
+        batch = [units[i] for i in stream(len(units), plan.seed, state.step * plan.batch_size, plan.batch_size)]
+        rows_R = weighted(batch)
+        loss = await _step_loss(plan.loss, batch, learner)
+        rate = rate_at(
+            step, peak=plan.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps, decay="linear"
+        )
+        report = await learner.forward_backward(rows_R, loss)
+        optim = await learner.optim_step(rate)
+        report = replace(report, metrics=_per_unit(report.metrics, loss))
+        metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
+        state = replace(state, step=step)
+        stopped = should_stop()
+        if due := step % plan.checkpoint_interval == 0 or step == plan.steps:
+            state, metrics = await _validate(plan.loss, validation_units, state, learner, metrics)
+        log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
+        if due or stopped:
+            await _save(checkpoints, learner, state, log)
+    if state.step < plan.steps and state.is_done(plan):
+        log.notice(f"The held-out loss has not fallen for {plan.patience} validations: training ends here.")
+    return _result(checkpoints, state, None if state.is_done(plan) else stopped, log)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpoState:
+    """What a resume needs beside the weights, the optimiser and the reference."""
+
+    step: int = 0
+    """Steps done; which units come next follows from it."""
+    validations: tuple[tuple[int, float], ...] = ()
+    """(step, loss on the held-out units), in order."""
+
+    @property
+    def best_step(self) -> int:
+        """The earliest step with the lowest validation loss; the last step where there is no validation."""
+        return min(self.validations, key=lambda point: point[1])[0] if self.validations else self.step
+
+    def is_done(self, plan: DpoPlan) -> bool:
+        """True after the last step, and once `patience` validations in a row have not been better."""
+        since_best = sum(step > self.best_step for step, _ in self.validations)
+        return self.step >= plan.steps or (plan.patience is not None and since_best >= plan.patience)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> DpoState:
+        """What `asdict` made, after JSON."""
+        return cls(step=document["step"], validations=tuple((step, loss) for step, loss in document["validations"]))
+
+
+def weighted(units: Sequence[PreferenceUnit]) -> list[Row]:
+    """The rows of one optimiser step, each token with credit 1 / units: a mean over units, once summed."""
+    weight = 1 / len(units)
+    return [
+        # Named by place: where one pass ends and the next begins, a step may hold the same unit twice.
+        replace(row, credit=[weight if trained else 0.0 for trained in row.trained], unit=f"{row.unit}/{place}")
+        for place, unit in enumerate(units)
+        for row in unit.rows
+    ]
+
+
+async def _referenced(
+    plan: DpoPlan, learner: Learner, state: DpoState
+) -> tuple[Sequence[PreferenceUnit], Sequence[PreferenceUnit]]:
+    """Training and validation units with the reference in their rows; as they are for a loss that needs none."""
+    if isinstance(plan.loss, SimpoLoss):
+        return plan.units, plan.validation_units
+    units = [*plan.units, *plan.validation_units]
+    filled = await with_reference(units, learner, plan.folder / "reference.json", has_begun=state.step > 0)
+    return filled[: len(plan.units)], filled[len(plan.units) :]
+
+
+async def _step_loss(loss: PreferenceLoss, units: Sequence[PreferenceUnit], learner: Learner) -> StepLoss:
+    """The loss with what it needs to know of all units at once: KTO's z₀, which costs one more forward pass."""
+    if not isinstance(loss, KtoLoss):
+        return loss
+    rows_R = [unit.mismatched for unit in units if unit.mismatched is not None]
+    policy_R_T = await learner.log_probs(rows_R) if rows_R else []
+    return KtoStepLoss.of(loss, mean_row_kl(policy_R_T, [row.reference_log_probs for row in rows_R]))
+
+
+def _per_unit(metrics: Mapping[str, float], loss: StepLoss) -> dict[str, float]:
+    """The learner's means over tokens as means over units."""
+    names = {"preferred": "preferred_frac", "margin": "margin", "nll_preferred": "nll_preferred"}
+    found = {names[name]: value / metrics["units"] for name, value in metrics.items() if name in names}
+    return found | ({"reference_kl": loss.reference_kl} if isinstance(loss, KtoStepLoss) else {})
+
+
+async def _validate(
+    loss: PreferenceLoss,
+    units: Sequence[PreferenceUnit],
+    state: DpoState,
+    learner: Learner,
+    metrics: Mapping[str, float],
+) -> tuple[DpoState, Mapping[str, float]]:
+    """State and metrics with loss, margin and accuracy on held-out units; unchanged where there are none."""
+    if not units:
+        return state, metrics
+    rows_R = [row for unit in units for row in unit.rows]
+    found = unit_losses(await _step_loss(loss, units, learner), rows_R, await learner.log_probs(rows_R))
+    valid_loss = math.fsum(one.loss for one in found) / len(found)
+    figures = {
+        "valid_loss": valid_loss,
+        "valid_margin": math.fsum(one.margin for one in found) / len(found),
+        "valid_preferred_frac": sum(one.margin > 0 for one in found) / len(found),
+    }
+    return replace(state, validations=(*state.validations, (state.step, valid_loss))), {**metrics, **figures}
+
+
+async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> DpoState | None:
+    """The state of the newest good checkpoint, its weights loaded; None where there is none."""
+    newest = checkpoints.newest()
+    if newest is None:
+        return None
+    await learner.load(newest.path)
+    log.notice(f"Resuming after step {newest.step}.")
+    state = DpoState.from_json(newest.state)
+    _tell(newest, state, log)  # a kill may have come between saving it and telling
+    return state
+
+
+async def _save(checkpoints: Checkpoints, learner: Learner, state: DpoState, log: RunLog) -> None:
+    checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
+    _tell(checkpoint, state, log)
+
+
+def _tell(checkpoint: Checkpoint, state: DpoState, log: RunLog) -> None:
+    """List the checkpoint; telling the same one again changes nothing."""
+    validated = dict(state.validations)
+    metrics = {"valid_loss": validated[state.step]} if state.step in validated else {}
+    log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)
+
+
+def _result(checkpoints: Checkpoints, state: DpoState, stopped: str | None, log: RunLog) -> TrainResult:
+    last = checkpoints.at(state.step)
+    by_loss = sorted(state.validations, key=lambda point: point[1])
+    best = checkpoints.first_good(step for step, _ in by_loss) or last
+    if last is None or best is None:
+        raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
+    if best.step != state.best_step:
+        log.notice(
+            f"The checkpoint of step {state.best_step} is damaged; the result is that of step {best.step}.", "warn"
+        )
+    return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,10 @@ async def test_a_stopped_climb_goes_on_where_it_was(make_job: MakeJob, own_home:
     assert stopped.to_json()["rft_gain"] is None
     supervised = stopped.jobs["sft"]
     assert supervised.status == "succeeded"
-    assert [step.command for step in stopped.next_steps(store)] == ["agentrft quickstart --seed 0"]
+    job_file = plan.base_dir / "job.yaml"
+    assert [step.command for step in stopped.next_steps(store)] == [f"agentrft climb {job_file} --seed 0"]
+    by_quickstart = dataclasses.replace(stopped, command="agentrft quickstart --seed 0")
+    assert [step.command for step in by_quickstart.next_steps(store)] == ["agentrft quickstart --seed 0"]
 
     before = [entry["step"] for entry in store.list_metrics(supervised.id)]
     whole = await climb(plan, store)

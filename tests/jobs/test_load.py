@@ -72,7 +72,7 @@ def test_what_is_stored_reads_back_the_same(tmp_path: Path) -> None:
         ("batch_size: 4", "batch_size: many", ["line 7", "integer", "'many'"], None),
         ("batch_size: 4", "batch_size: 0", ["line 7", "greater than or equal to 1", "got 0"], None),
         ("type: string_check", "type: strng_check", ["line 5", "`string_check`", "`strng_check`"], None),
-        ("type: reinforcement", "type: dpo", ["line 3", "'supervised' or 'reinforcement'", "'dpo'"], "method.type"),
+        ("type: reinforcement", "type: ppo", ["line 3", "'dpo' or 'reinforcement'", "'ppo'"], "method.type"),
         ("training:\n  lora: null", "training:\n  lora: 16", ["line 12", "training.lora"], "training.lora"),
         ("  train: train", "  splits: {test: a}\n  train: train", ["splits may not be called test"], "data"),
         (

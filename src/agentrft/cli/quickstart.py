@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,10 @@ def quickstart(
     if home is not None:
         os.environ["AGENTRFT_HOME"] = str(home.expanduser().resolve())
     require_torch()
-    plan = _plan(find_example(TASK), seed, task=TASK, splits=("test", "new_names"))
+    plan = replace(
+        _plan(find_example(TASK), seed, task=TASK, splits=("test", "new_names")),
+        command=f"agentrft quickstart --seed {seed}",
+    )
     if not climb_and_tell(plan, json_file=json_file, minutes=minutes, again=again):
         raise typer.Exit(INTERRUPTED)
 
@@ -97,7 +101,7 @@ def _plan(job: Path, seed: int | None, *, task: str, splits: Sequence[str]) -> L
         spec = spec.model_copy(update={"seed": seed})
     with err().status("checking the task …"):
         check_job(spec, base_dir).raise_problems()
-    return LadderPlan(task=task, spec=spec, base_dir=base_dir, splits=tuple(splits))
+    return LadderPlan(task=task, spec=spec, base_dir=base_dir, file_name=job.name, splits=tuple(splits))
 
 
 async def _climb(

@@ -42,6 +42,10 @@ class LadderPlan:
     task: str
     spec: JobSpec
     base_dir: Path
+    file_name: str = "job.yaml"
+    """Of the job, in `base_dir`."""
+    command: str | None = None
+    """What the user typed to begin this climb, and types to go on with it; None for `agentrft climb JOB`."""
     splits: Sequence[str] = ("test",)
     """Held-out splits; the first is the one that headlines quote."""
     n_items: int = 100
@@ -164,7 +168,8 @@ class _Climber:
         return LadderResult(
             task=self._plan.task,
             spec=self._plan.spec,
-            job_file=self._plan.base_dir / "job.yaml",
+            job_file=self._plan.base_dir / self._plan.file_name,
+            command=self._plan.command,
             stages=stages,
             jobs={stage: self._refreshed(stage) for stage in self.state.jobs},
             wall_s=self.state.wall_s,

@@ -46,6 +46,8 @@ class LadderResult:
     task: str
     spec: JobSpec
     job_file: Path
+    command: str | None
+    """What goes on with this climb; None for `agentrft climb JOB`."""
     stages: Sequence[StageRun]
     jobs: Mapping[str, StoredJob]
     """By stage: the jobs that trained it."""
@@ -90,7 +92,7 @@ class LadderResult:
         steps, validations = curves(store, rft.id) if rft else ([], [])
         measured = next((stage.measured for stage in self.stages if stage.name == "rft"), None)
         return Report(
-            kind=f"agentrft quickstart · {self.task}",
+            kind=f"agentrft {'quickstart' if self.command else 'climb'} · {self.task}",
             headline=self.headline(),
             lede=self._lede(),
             facts=self._facts(),
@@ -123,7 +125,8 @@ class LadderResult:
         """Commands that make sense now."""
         job_file = _typed(self.job_file)
         if self.stopped:
-            return [NextStep(what="go on where this stopped", command=f"agentrft quickstart --seed {self.spec.seed}")]
+            command = self.command or f"agentrft climb {job_file} --seed {self.spec.seed}"
+            return [NextStep(what="go on where this stopped", command=command)]
         steps = []
         if self.trained_model:
             steps.append(

@@ -64,3 +64,18 @@ def test_secrets_are_shown_only_when_asked_for(given: dict[str, Any]) -> None:
 def test_the_sdk_is_not_imported_for_jobs_without_it() -> None:
     program = "import sys, agentrft.tools.mcp_tool; sys.exit('mcp' in sys.modules or 'httpx2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"server_url": "http://127.0.0.1:9/mcp"},
+        {"command": ["x"]},
+        {"command": ["x"], "sessions": "job"},
+        {"server_url": "http://127.0.0.1:9/mcp", "state_key": "episode"},
+        {"command": ["x"], "max_sessions": 4, "cwd": "a"},
+    ],
+)
+def test_a_stored_document_means_the_same(document: dict[str, object]) -> None:
+    one = McpBinding.model_validate({"type": "mcp", "server_label": "s", **document})
+    assert McpBinding.model_validate(one.model_dump(mode="json")) == one

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Connecting = Callable[[float], Awaitable["Connection"]]
 """From how long it may take, in seconds, to a session that is ready; raises ToolOutage."""
 
+MAX_SESSIONS = 32
+"""Of episodes at a time, unless the binding says otherwise."""
+
 
 class McpTool:
     """One tool of a server, open for one episode."""
@@ -139,7 +142,7 @@ class McpSource:
         self._listed = {tool.spec.name: tool for tool in listed}
         self.names: Sequence[str] = tuple(self._listed)
         self.specs: Sequence[ToolSpec] = tuple(tool.spec for tool in listed)
-        self._slots = asyncio.Semaphore(binding.max_sessions)
+        self._slots = asyncio.Semaphore(binding.max_sessions or MAX_SESSIONS)
         self._own: set[Connection] = set()
         self._shared: SharedConnection | None = None
         self._is_closed = False
@@ -243,7 +246,7 @@ def _connecting(binding: McpBinding, base_dir: Path, open_http_client: OpenHttpC
     env = {name: value.get_secret_value() for name, value in binding.env.items()}
     headers = {name: value.get_secret_value() for name, value in binding.headers.items()}
     if binding.command is not None:
-        command = Command(words=binding.command, env=env, cwd=(base_dir / binding.cwd).resolve())
+        command = Command(words=binding.command, env=env, cwd=(base_dir / (binding.cwd or ".")).resolve())
         way = to_command(command)
     else:
         assert binding.server_url is not None

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from agentrft.tools import Guardrails
+from agentrft.tools.guardrails.access import rules_for
 
 
 def test_durations_and_counts_have_units():
@@ -37,3 +38,12 @@ def test_durations_and_counts_have_units():
 def test_nonsense_is_refused(document, said):
     with pytest.raises(ValidationError, match=said):
         Guardrails.model_validate(document)
+
+
+def test_a_stored_document_means_the_same():
+    rules = Guardrails.model_validate({"tools": {"*": {"max_calls": 3, "polling": True}, "get": {"effect": "read"}}})
+    stored = Guardrails.model_validate(rules.model_dump(mode="json"))
+    assert stored == rules
+    for guardrails in (rules, stored):
+        merged = rules_for("get", guardrails)
+        assert (merged.max_calls, merged.polling, merged.effect) == (3, True, "read")

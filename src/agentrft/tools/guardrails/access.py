@@ -34,12 +34,15 @@ def is_unmatched(name: str, guardrails: Guardrails) -> bool:
 
 
 def rules_for(name: str, guardrails: Guardrails) -> ToolRules:
-    """The entries that match, merged; the later one wins field by field."""
-    merged: dict[str, object] = {}
+    """The entries that match, merged; the later one wins field by field.
+
+    A field counts where it differs from its default, not where it was written: a stored job writes all of them.
+    """
+    merged, defaults = dict(ToolRules()), dict(ToolRules())
     for glob, rules in guardrails.tools.items():
         if fnmatchcase(name, glob):
-            merged |= {field: getattr(rules, field) for field in rules.model_fields_set}
-    return ToolRules.model_construct(**{**dict(ToolRules()), **merged})
+            merged |= {field: value for field, value in rules if value != defaults[field]}
+    return ToolRules.model_construct(**merged)
 
 
 def _not_available(name: str, rule: str, available: Iterable[str]) -> Refusal:

@@ -57,7 +57,7 @@ def _files(spec: JobSpec) -> Iterator[str]:
             yield binding.target.rpartition(":")[0]
         elif binding.type == "mcp":
             # Those of its words that are files, from where it runs.
-            yield from (str(Path(binding.cwd) / word) for word in binding.command or ())
+            yield from (str(Path(binding.cwd or ".") / word) for word in binding.command or ())
     if spec.guardrails is not None:
         named = [spec.guardrails.approver] if spec.guardrails.approver else []
         yield from (target.rpartition(":")[0] for target in (*named, *spec.guardrails.plugins))

@@ -17,7 +17,17 @@ from harness.trl_sweep import Sizes, Tried, fastest, splits, variations
 from harness.worker import Worker, WorkerError, WorkerTimeout, interleaved
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = ("environments", "rft_step", "decode", "prefix_tree", "learning", "exactness_cost", "warmup", "tool_latency", "hacking")
+SCRIPTS = (
+    "environments",
+    "rft_step",
+    "decode",
+    "prefix_tree",
+    "learning",
+    "exactness_cost",
+    "warmup",
+    "tool_latency",
+    "hacking",
+)
 
 ECHO = """
 import os, sys, time

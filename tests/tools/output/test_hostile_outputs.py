@@ -1,4 +1,4 @@
-"""Hostile outputs: within the limit, encodable, free of template tokens, within a second, never a crash."""
+"""Hostile outputs: within the limit, encodable, free of template tokens, no hang, never a crash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
 hostile = settings(
     max_examples=5_000,
-    deadline=1_000,  # ms for each input: a hang is a failure
+    deadline=5_000,  # ms of wall time for each input, on a machine that may be busy: a hang is a failure
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=True,
 )

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agentrft.clock import SYSTEM_CLOCK
-from agentrft.errors import StoreFault
 from agentrft.losses import KtoLoss, KtoStepLoss, SimpoLoss, mean_row_kl
 from agentrft.losses.margins import StepLoss, unit_losses
 from agentrft.protocols import Clock, Learner
@@ -23,6 +22,7 @@ from agentrft.train.metrics import update_metrics
 from agentrft.train.order import stream
 from agentrft.train.plan import TrainResult
 from agentrft.train.reference import with_reference
+from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
 from agentrft.types import Row
 
@@ -61,7 +61,9 @@ async def train(
             await _save(checkpoints, learner, state, log)
     if state.step < plan.steps and state.is_done(plan):
         log.notice(f"The held-out loss has not fallen for {plan.patience} validations: training ends here.")
-    return _result(checkpoints, state, None if state.is_done(plan) else stopped, log)
+    by_loss = sorted(state.validations, key=lambda point: point[1])
+    ended = None if state.is_done(plan) else stopped
+    return result_of(checkpoints, state.step, [step for step, _ in by_loss], state.validations, ended, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,16 +172,3 @@ def _tell(checkpoint: Checkpoint, state: DpoState, log: RunLog) -> None:
     validated = dict(state.validations)
     metrics = {"valid_loss": validated[state.step]} if state.step in validated else {}
     log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)
-
-
-def _result(checkpoints: Checkpoints, state: DpoState, stopped: str | None, log: RunLog) -> TrainResult:
-    last = checkpoints.at(state.step)
-    by_loss = sorted(state.validations, key=lambda point: point[1])
-    best = checkpoints.first_good(step for step, _ in by_loss) or last
-    if last is None or best is None:
-        raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
-    if best.step != state.best_step:
-        log.notice(
-            f"The checkpoint of step {state.best_step} is damaged; the result is that of step {best.step}.", "warn"
-        )
-    return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agentrft.credit import RewardScale
-from agentrft.errors import StoreFault
 from agentrft.protocols import BackwardReport, Clock, EpisodeRecord, Grader, Learner, Monitor
 from agentrft.rollout import Agent
 from agentrft.train.assign import Assigned, assign_credit, rows_of, views_of
@@ -24,6 +23,7 @@ from agentrft.train.metrics import credit_metrics, kl_k3, rollout_metrics, updat
 from agentrft.train.outage import MAX_VALIDATION_FAULT_FRAC, check_faults
 from agentrft.train.plan import RftPlan, TrainResult
 from agentrft.train.refill import Draw, draw_groups
+from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
 from agentrft.types import Group, Row
 
@@ -84,7 +84,9 @@ async def train(
                 stopped = stopped or alarmed
             if due or stopped:
                 await _save(checkpoints, learner, state, journal, log)
-        return _result(checkpoints, state, stopped if state.step < plan.steps else None, log)
+        by_reward = sorted(state.validations, key=lambda point: -point[1])
+        ended = stopped if state.step < plan.steps else None
+        return result_of(checkpoints, state.step, [step for step, _ in by_reward], state.validations, ended, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,16 +262,3 @@ def _record(
     nothing = f"in each of {len(draw.played)} groups all rewards were alike; no update"
     for note in assigned.credited.notes if draw.live else [nothing]:
         log.notice(f"Step {step}: {note}.", "warn")
-
-
-def _result(checkpoints: Checkpoints, state: RftState, stopped: str | None, log: RunLog) -> TrainResult:
-    last = checkpoints.at(state.step)
-    by_reward = sorted(state.validations, key=lambda point: -point[1])
-    best = checkpoints.first_good(step for step, _ in by_reward) or last
-    if last is None or best is None:
-        raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
-    if best.step != state.best_step:
-        log.notice(
-            f"The checkpoint of step {state.best_step} is damaged; the result is that of step {best.step}.", "warn"
-        )
-    return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

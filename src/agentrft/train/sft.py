@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agentrft.clock import SYSTEM_CLOCK
-from agentrft.errors import StoreFault
 from agentrft.losses.spec import SupervisedLoss
 from agentrft.protocols import Clock, Learner
 from agentrft.train.checkpoint import Checkpoint, Checkpoints
@@ -21,6 +20,7 @@ from agentrft.train.log import RunLog, StepDone
 from agentrft.train.metrics import update_metrics
 from agentrft.train.order import stream
 from agentrft.train.plan import SftPlan, TrainResult
+from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
 
 
@@ -53,7 +53,9 @@ async def train(
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
             await _save(checkpoints, learner, state, log)
-    return _result(checkpoints, state, stopped if state.step < plan.steps else None, log)
+    by_loss = sorted(state.validations, key=lambda point: point[1])
+    ended = stopped if state.step < plan.steps else None
+    return result_of(checkpoints, state.step, [step for step, _ in by_loss], state.validations, ended, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +112,3 @@ def _tell(checkpoint: Checkpoint, state: SftState, log: RunLog) -> None:
     validated = dict(state.validations)
     metrics = {"valid_nll": validated[state.step]} if state.step in validated else {}
     log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)
-
-
-def _result(checkpoints: Checkpoints, state: SftState, stopped: str | None, log: RunLog) -> TrainResult:
-    last = checkpoints.at(state.step)
-    by_loss = sorted(state.validations, key=lambda point: point[1])
-    best = checkpoints.first_good(step for step, _ in by_loss) or last
-    if last is None or best is None:
-        raise StoreFault(f"a checkpoint in {checkpoints.folder} was damaged while the job ran; resume the job")
-    if best.step != state.best_step:
-        log.notice(
-            f"The checkpoint of step {state.best_step} is damaged; the result is that of step {best.step}.", "warn"
-        )
-    return TrainResult(best=best, last=last, stopped=stopped, validations=state.validations)

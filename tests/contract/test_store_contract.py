@@ -40,6 +40,10 @@ def test_a_job_comes_back_as_it_was_given(store: SqlStore) -> None:
         "error": None,
         "owner": None,
         "lease_until": None,
+        "project_id": "proj_local",
+        "runner": "cli",
+        "wish": None,
+        "restarts": 0,
     }
     assert messages(store, "ftjob-b") == ["Created job ftjob-b"]
 

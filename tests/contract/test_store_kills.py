@@ -41,7 +41,7 @@ def check_integrity(store_url: str) -> None:
     """SQLite's own opinion of the file; PostgreSQL has checksums on every page it reads."""
     if store_url.startswith("sqlite"):
         store = open_store(store_url)
-        with store._engine.connect() as connection:
+        with store.database.engine.connect() as connection:
             assert connection.execute(sqlalchemy.text("PRAGMA integrity_check")).scalars().all() == ["ok"]
         store.close()
 

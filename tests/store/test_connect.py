@@ -26,7 +26,7 @@ from agentrft.store.schema import HEAD, METADATA
 
 
 def pragma(store: SqlStore, name: str) -> Any:
-    with store._engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         return connection.execute(text(f"PRAGMA {name}")).scalar()
 
 
@@ -123,7 +123,7 @@ def test_writes_take_the_lock_before_they_read(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.create_job({"id": "ftjob-a"})
     statements: list[str] = []
-    event.listen(store._engine, "before_cursor_execute", lambda *args: statements.append(args[2].split("\n")[0]))
+    event.listen(store.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2].split("\n")[0]))
     store.set_job_status("ftjob-a", "queued")
     store.get_job("ftjob-a")
     assert [line for line in statements if line.startswith("BEGIN")] == ["BEGIN IMMEDIATE", "BEGIN DEFERRED"]
@@ -136,7 +136,7 @@ def test_a_full_disk_is_a_fault_that_loses_nothing(tmp_path: Path) -> None:
     store.create_job({"id": "ftjob-a"})
     # max_page_count makes SQLite refuse as it does on a full disk, with the same error.
     event.listen(
-        store._engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 40"), insert=True
+        store.database.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 40"), insert=True
     )
     with pytest.raises(StoreFault, match="database or disk is full; free space on the disk, then resume"):
         store.add_event("ftjob-a", "x" * 1_000_000)
@@ -164,7 +164,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_migrations_make_exactly_the_tables_of_the_schema(store_url: str) -> None:
     store = open_store(store_url)
-    with store._engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
     store.close()
 
@@ -187,7 +187,7 @@ def test_opening_again_migrates_nothing(store_url: str) -> None:
 
 def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
     store = open_store(store_url)
-    with store._engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
     with pytest.raises(StoreFault, match=f"has schema 9999, this agentrft knows up to {HEAD}: a newer agentrft"):

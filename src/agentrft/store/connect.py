@@ -18,6 +18,7 @@ from agentrft.clock import SYSTEM_CLOCK
 from agentrft.errors import StoreFault, UserError
 from agentrft.home import home
 from agentrft.protocols import Clock
+from agentrft.store.database import Database
 from agentrft.store.faults import store_faults
 from agentrft.store.schema import HEAD
 from agentrft.store.sql_store import SqlStore
@@ -79,7 +80,7 @@ def open_store(
     except StoreFault:
         engine.dispose()
         raise
-    return SqlStore(engine, clock=clock)
+    return SqlStore(Database(engine, clock=clock))
 
 
 def _url(url_or_home: str | Path | None) -> URL:

@@ -30,7 +30,7 @@ from agentrft.jobs.rows import items_of
 from agentrft.jobs.service import create_job
 from agentrft.jobs.spec import JobSpec
 from agentrft.protocols import EpisodeRecord, Grader
-from agentrft.runtime.local import run_job
+from agentrft.runtime.inprocess import run_job
 from agentrft.stats import Interval, cluster_bootstrap, wilson
 from agentrft.store import SqlStore, open_store
 from harness.arms import say

@@ -12,6 +12,7 @@ import click
 import pytest
 import typer.main
 from pydantic import BaseModel
+from typer.core import TyperGroup
 
 ROOT = Path(__file__).parents[1]
 SRC, DOCS = ROOT / "src" / "agentrft", ROOT / "docs"
@@ -63,9 +64,10 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
     """Every command with its full name, groups included."""
     yield path, command
-    if isinstance(command, click.Group):
+    if isinstance(command, TyperGroup):
         for name, part in command.commands.items():
-            yield from commands(part, f"{path} {name}")
+            if not part.hidden:
+                yield from commands(part, f"{path} {name}")
 
 
 def codes_in_source() -> set[str]:

@@ -1,7 +1,7 @@
 """Start the tool server, climb the ladder on parcels, stop the server: `python examples/parcels/run.py [OPTIONS]`.
 
-OPTIONS are those of `agentrft climb` (`--seed 1 --split test --split harder --json FILE …`); the exit code is its own,
-or 1 when the server does not start. Killed with SIGKILL, it leaves the server running: stop that yourself.
+OPTIONS are those of `agentrft climb --only-train` (`--seed 1 --split test --split harder --json FILE …`); the exit code
+is its own, or 1 when the server does not start. Killed with SIGKILL, it leaves the server running: stop that yourself.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def server() -> Iterator[None]:
 
 
 def climb(options: Sequence[str]) -> int:
-    """Climb with `agentrft climb`; its exit code, 128 + n where the signal n ended it."""
-    climbing = subprocess.Popen([AGENTRFT, "climb", JOB, *options])
+    """Climb with `agentrft climb --only-train`; its exit code, 128 + n where the signal n ended it."""
+    climbing = subprocess.Popen([AGENTRFT, "climb", JOB, "--only-train", *options])
     # Ctrl-C: the terminal sends it to the climb as well, which stops in its own time.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: climbing.terminate())

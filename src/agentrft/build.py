@@ -17,13 +17,15 @@ from agentrft.chat import AnyFormat, pick_format
 from agentrft.engines.models import load_tokenizer
 from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
-from agentrft.graders import build_grader
+from agentrft.graders import AnySpec, build_grader
 from agentrft.jobs.bundle import bundle_hash
 from agentrft.jobs.models import Weights
-from agentrft.jobs.probe import missing_grader
+from agentrft.jobs.probe import GRADER, missing_grader
+from agentrft.jobs.response_format import formed
 from agentrft.jobs.rows import demonstrations_of, items_of, preferences_of
 from agentrft.jobs.spec import JobSpec, Lora
 from agentrft.jobs.tools import open_tools
+from agentrft.net.policy import NetworkPolicy
 from agentrft.protocols import Generator, Grader, Learner, Monitor
 from agentrft.rollout import Agent, GeneratorActor, Limits
 from agentrft.runtime.machine import INSTALL_TORCH, missing_torch_packages
@@ -99,18 +101,29 @@ class Live:
 
 @asynccontextmanager
 async def open_job(
-    spec: JobSpec, base_dir: Path, weights: Weights, *, training: bool, load: LoadEngine | None = None
+    spec: JobSpec,
+    base_dir: Path,
+    weights: Weights,
+    *,
+    training: bool,
+    load: LoadEngine | None = None,
+    network: NetworkPolicy | None = None,
 ) -> AsyncIterator[Live]:
-    """The job's parts over one model; closed in reverse order whatever happens inside."""
+    """The job's parts over one model; closed in reverse order whatever happens inside.
+
+    `network` says which addresses its tools and graders may ask; what a person at the keyboard may reach when it is
+    left out.
+    """
     async with AsyncExitStack() as opened:
         engine = await (load or load_engine)(spec, weights, training)
         opened.push_async_callback(engine.close)
         tokenizer = await asyncio.to_thread(load_tokenizer, weights.folder)
         chat_format = pick_format(tokenizer, spec.agent.format)
         tokens = chat_format.tokenizer.control_tokens
-        tools = await open_tools(spec, base_dir, _tool_limits(spec, chat_format), template_tokens=tokens)
+        limits = _tool_limits(spec, chat_format)
+        tools = await open_tools(spec, base_dir, limits, template_tokens=tokens, network=network)
         opened.push_async_callback(tools.close)
-        graders = [grader_of(spec, base_dir), audit_grader_of(spec, base_dir) if training else None]
+        graders = [grader_of(spec, base_dir, network), audit_grader_of(spec, base_dir, network) if training else None]
         for grader in graders:
             if grader is not None:
                 opened.push_async_callback(grader.close)
@@ -203,19 +216,24 @@ def limits_of(spec: JobSpec) -> Limits:
     )
 
 
-def grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
+def grader_of(spec: JobSpec, base_dir: Path, network: NetworkPolicy | None = None) -> Grader | None:
     """The job's grader, or None; raises UserError when it, or the judge that it asks, cannot be built."""
     reinforcement = spec.method.reinforcement
-    if reinforcement is None:
-        return None
-    return build_grader(reinforcement.grader, base_dir, param="method.reinforcement.grader", open_judge=open_judge)
+    return None if reinforcement is None else _grader(spec, reinforcement.grader, base_dir, GRADER, network)
 
 
-def audit_grader_of(spec: JobSpec, base_dir: Path) -> Grader | None:
+def audit_grader_of(spec: JobSpec, base_dir: Path, network: NetworkPolicy | None = None) -> Grader | None:
     """The job's `audit.grader`, or None; raises UserError as `grader_of` does."""
-    if not spec.audit or spec.audit.grader is None:
-        return None
-    return build_grader(spec.audit.grader, base_dir, param="audit.grader", open_judge=open_judge)
+    document = spec.audit.grader if spec.audit else None
+    return None if document is None else _grader(spec, document, base_dir, "audit.grader", network)
+
+
+def _grader(spec: JobSpec, document: AnySpec, base_dir: Path, param: str, network: NetworkPolicy | None) -> Grader:
+    grader = build_grader(document, base_dir, param=param, open_judge=open_judge, network=network)
+    given = spec.method.reinforcement.response_format if spec.method.reinforcement else None
+    if given is None:
+        return grader
+    return formed(grader, False if given is False else given.answers)
 
 
 def monitor_of(live: Live) -> Monitor | None:
@@ -245,6 +263,7 @@ def sft_plan(live: Live, *, run: str, folder: Path) -> SftPlan:
         folder=folder,
         bundle=bundle_hash(live.spec, live.base_dir),
         rows=demonstration_rows(live),
+        validation_rows=demonstration_rows(live, held_out=True),
         seed=live.spec.seed,
         n_epochs=settings.n_epochs,
         batch_size=settings.batch_size,
@@ -309,13 +328,13 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
     )
 
 
-def demonstration_rows(live: Live) -> list[Row]:
-    """The job's demonstrations in the tokens of a real episode."""
+def demonstration_rows(live: Live, *, held_out: bool = False) -> list[Row]:
+    """The job's demonstrations in the tokens of a real episode; with `held_out` those that choose the checkpoint."""
     return [
         demonstration_row(
             demonstration, demonstration.tools or live.tools.specs, live.chat_format, max_tokens=live.max_tokens
         )
-        for demonstration in demonstrations_of(live.spec, live.base_dir)
+        for demonstration in demonstrations_of(live.spec, live.base_dir, held_out=held_out)
     ]
 
 

@@ -60,15 +60,41 @@ def wilson(successes: int, n: int) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"wilson needs 0 <= successes <= n and n >= 1, got successes={successes} n={n}")
+    low, high = _wilson_bounds(successes / n, n)
+    return Interval(mean=successes / n, low=low, high=high, n_items=n, n_episodes=n)
+
+
+def clustered_wilson(values_I_K: Sequence[Sequence[float]]) -> Interval:
+    """The mean of shares (each value in [0, 1]) over items, with Wilson's interval for that many independent trials.
+
+    Episodes of one item are worth less than independent ones. How many independent trials they are worth follows from
+    how far item means differ: n = p(1 − p) / (s²/I), at least I (nothing new after an item's first episode), at most
+    the number of episodes; times (z/t)² with I − 1 degrees of freedom, because s² is itself an estimate. Keeps its
+    level near 0 and 1, where a bootstrap has nothing to draw. Raises ValueError where there is no value, or one lies
+    outside [0, 1].
+    Source: the effective sample size of Korn and Graubard 1998, Survey Methodology 24, in Wilson's interval.
+    """
+    means_I = np.array([_mean(values_K) for values_K in values_I_K if len(values_K)])
+    n_items, n_episodes = len(means_I), sum(map(len, values_I_K))
+    if not n_items or means_I.min() < 0 or means_I.max() > 1:
+        raise ValueError(f"clustered_wilson needs shares in [0, 1] of at least one item, got {list(means_I)}")
+    p = float(means_I.mean())
+    if n_items == 1:
+        return Interval(mean=p, low=0.0, high=1.0, n_items=1, n_episodes=n_episodes)
+    spread = float(means_I.var(ddof=1)) / n_items
+    worth = float(n_items) if spread == 0 else min(max(p * (1 - p) / spread, n_items), n_episodes)
+    z, t = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2), _t_quantile(0.5 + CONFIDENCE / 2, n_items - 1)
+    low, high = _wilson_bounds(p, worth * (z / t) ** 2)
+    return Interval(mean=p, low=low, high=high, n_items=n_items, n_episodes=n_episodes)
+
+
+def _wilson_bounds(p: float, n: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    p = successes / n
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     # At the ends the exact bound is 0 or 1; rounding must not push it past.
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == n else (centre + half) / scale
-    return Interval(mean=p, low=low, high=high, n_items=n, n_episodes=n)
+    return (0.0 if p == 0 else (centre - half) / scale), (1.0 if p == 1 else (centre + half) / scale)
 
 
 def cluster_bootstrap(

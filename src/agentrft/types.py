@@ -212,6 +212,8 @@ class Sample:
     """The whole trajectory with tool results (ours)."""
     stop_reason: StopReason = StopReason.ANSWERED
     n_calls: int = 0
+    output_schema: Mapping[str, Any] | bool = True
+    """JSON Schema that the answer must fit to be seen as `output_json`; true takes any JSON, false none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +290,8 @@ class Grade:
     """Why there was no result, where `value` is the `invalid_grade` of a `multi` grader."""
     token_usage: Mapping[str, TokenUsage] = field(default_factory=dict)
     """Tokens that judges took, by model, unreadable replies included; a model is absent when its server counts none."""
+    parts: Mapping[str, Grade] = field(default_factory=dict)
+    """The grades of a `multi` grader's parts by name, also those without a number."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):

@@ -27,6 +27,7 @@ SCRIPTS = (
     "warmup",
     "tool_latency",
     "hacking",
+    "server",
 )
 
 ECHO = """

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from agentrft.errors import StoreFault, UserError
-from agentrft.protocols import EpisodeRecord
+from agentrft.protocols import EpisodeFilter, EpisodeRecord
 from agentrft.store import SqlStore, open_store
 from agentrft.store.schema import DELIVERIES, WEBHOOK_ENDPOINTS, WEBHOOK_EVENTS
 from agentrft.testing import FakeClock
@@ -220,12 +220,14 @@ def test_episodes_are_chosen_and_paged(store: SqlStore, make_record: Callable[..
     rest = store.list_episodes("ftjob-a", after=first[-1].episode.id)
     assert [one.episode.id for one in [*first, *rest]] == [one.episode.id for one in records]
     assert [one.episode.id for one in store.list_episodes("ftjob-a", step=1)] == ["ep_2", "ep_3"]
-    assert store.list_episodes("ftjob-a", phase="test") == []
-    assert store.list_episodes("ftjob-a", item_id="no such\x00") == []
+    assert store.list_episodes("ftjob-a", wanted=EpisodeFilter(phase="test")) == []
+    assert store.list_episodes("ftjob-a", wanted=EpisodeFilter(item_id="no such\x00")) == []
     reward = records[0].reward
     assert reward is not None
-    assert len(store.list_episodes("ftjob-a", min_reward=reward, max_reward=reward)) == 6
-    assert store.list_episodes("ftjob-a", min_reward=reward + 1) == []
-    assert store.list_episodes("ftjob-a", stop_reason="answered") == store.list_episodes("ftjob-a")
+    assert len(store.list_episodes("ftjob-a", wanted=EpisodeFilter(min_reward=reward, max_reward=reward))) == 6
+    assert store.list_episodes("ftjob-a", wanted=EpisodeFilter(min_reward=reward + 1)) == []
+    assert store.list_episodes("ftjob-a", wanted=EpisodeFilter(stop_reason="answered")) == store.list_episodes(
+        "ftjob-a"
+    )
     with pytest.raises(UserError, match="no episode 'ep_9'"):
         store.list_episodes("ftjob-a", after="ep_9")

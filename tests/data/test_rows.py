@@ -211,6 +211,11 @@ def test_replies_of_weight_0_are_shown_and_not_learnt(tmp_path):
     assert [one.learnt for one in read_demonstrations(path)] == [(False, True), ()]
 
 
+def test_a_demonstration_may_end_with_a_call(tmp_path):
+    (one,) = read_demonstrations(_write(tmp_path, _demonstration(USER, CALLS)))
+    assert one.messages[-1].tool_calls
+
+
 def test_an_item_has_no_weights(tmp_path):
     path = _write(tmp_path, _row(messages=[USER, {**ANSWER, "weight": 0}, USER]))
     with pytest.raises(UserError, match=r"`messages\[1\].weight` is 0, expected none: only demonstrations have them"):
@@ -218,8 +223,7 @@ def test_an_item_has_no_weights(tmp_path):
 
 
 BAD_DEMONSTRATIONS = [
-    ([USER], "the demonstration ends with a 'user' message, expected the assistant's final answer"),
-    ([USER, CALLS], "the demonstration ends with a tool call"),
+    ([USER], "the demonstration ends with a 'user' message, expected one of the assistant's"),
     ([USER, CALLS, ANSWER], "`messages[2]` is from 'assistant', expected the tool's answer to 'c1'"),
     ([USER, RESULT, ANSWER], '`messages[1]` answers the call "c1", expected one of []'),
     ([USER, CALLS, RESULT, RESULT, ANSWER], '`messages[3]` answers the call "c1", expected one of []'),

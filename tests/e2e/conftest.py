@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +174,95 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An AGENTRFT_HOME of this test alone."""
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+class Server:
+    """`agentrft serve` in a process of its own."""
+
+    def __init__(self, home: Path, config: dict[str, Any]) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "server.yaml").write_text(json.dumps(config))  # JSON is YAML
+        self.log = (home / "server.log").open("w+")
+        command = "from agentrft.cli import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command, "serve", "--port", "0", "--config", str(home / "server.yaml")],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "AGENTRFT_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, f"{line}\n{Path(self.log.name).read_text()}"
+        self.url = found[0]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.log.close()
+
+
+class Words:
+    """Two tools and a grader behind one web server; `asked` is everything they were asked: path, headers, body."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        words = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                words.asked.append((self.path, {name.lower(): text for name, text in self.headers.items()}, body))
+                status, answer = words.answer(self.path, body)
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """`asked` is what the tests look at."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.http.server_port}"
+        self.url = f"http://{self.address}"
+
+    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+        if path == "/grade":
+            said = "".join(m["content"] or "" for m in body["sample"]["messages"] if m["role"] == "assistant")
+            # Minus the share of characters that are no vowels: see `GRADER` in conftest.
+            return 200, {"score": sum(c in "aeiou" for c in said) / max(len(said), 1) - 1}
+        word = json.loads(body["arguments"])["word"]
+        told = body["item"]["meaning"] if body["name"] == "look" else "-".join(word)
+        return 200, {"type": "function_call_output", "call_id": body["call_id"], "id": body["id"], "output": told}
+
+    def requests(self, *paths: str) -> list[tuple[str, dict[str, str], Any]]:
+        return [asked for asked in self.asked if asked[0] in paths]
+
+
+@pytest.fixture(scope="session")
+def words() -> Iterator[Words]:
+    words = Words()
+    thread = threading.Thread(target=words.http.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield words
+    words.http.shutdown()
+    thread.join()
+    words.http.server_close()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, words: Words) -> Iterator[Server]:
+    config = {
+        "aliases": {"o4-mini": str(tiny_model), "tiny": str(tiny_model)},
+        "network": {"allow": [words.address]},
+        "concurrency": 1,
+    }
+    server = Server(tmp_path_factory.mktemp("served") / "home", config)
+    yield server
+    server.stop()

@@ -74,7 +74,7 @@ async def test_a_stopped_climb_goes_on_where_it_was(make_job: MakeJob, own_home:
     supervised = stopped.jobs["sft"]
     assert supervised.status == "succeeded"
     job_file = plan.base_dir / "job.yaml"
-    assert [step.command for step in stopped.next_steps(store)] == [f"agentrft climb {job_file} --seed 0"]
+    assert [step.command for step in stopped.next_steps(store)] == [f"agentrft climb {job_file} --only-train --seed 0"]
     by_quickstart = dataclasses.replace(stopped, command="agentrft quickstart --seed 0")
     assert [step.command for step in by_quickstart.next_steps(store)] == ["agentrft quickstart --seed 0"]
 

@@ -81,3 +81,37 @@ async def load(tiny: Callable[[str], Path]) -> AsyncIterator[Callable[..., Any]]
     yield start
     for engine in engines:
         await engine.close()
+
+
+@pytest.fixture
+async def serving(tiny: Callable[[str], Path]) -> AsyncIterator[Callable[..., Any]]:
+    """serving("llama", trained=…, …settings): a ServingEngine on the CPU, closed after the test."""
+    from chat_models import tiny_tokenizer
+
+    from agentrft.engines.torch_constraint import TextTokens
+    from agentrft.engines.torch_engine import GeneratorSettings
+    from agentrft.engines.torch_serving import ServingEngine
+
+    tokens = TextTokens(backend=tiny_tokenizer("line"), encode=lambda text: [], control_tokens=())
+    engines: list[ServingEngine] = []
+
+    def start(family: str = "llama", *, trained: Path | None = None, **settings: Any) -> ServingEngine:
+        options: Any = {"dtype": "float32", "device": "cpu", "settings": GeneratorSettings(**settings)}
+        engines.append(ServingEngine.load(tiny(family), trained=trained, tokens=tokens, **options))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        await engine.close()
+
+
+@pytest.fixture
+def adapters(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[[str], list[Path]]:
+    """adapters("llama"): folders of three adapters of different kinds, written by PEFT."""
+    from chat_models import ADAPTERS, save_lora
+
+    def make(family: str) -> list[Path]:
+        kinds = enumerate(ADAPTERS)
+        return [save_lora(tiny(family), tmp_path / f"{family} {k}", seed=k, **kind) for k, kind in kinds]
+
+    return make

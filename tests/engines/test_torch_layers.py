@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from agentrft.engines import torch_layers
-from agentrft.engines.torch_layers import LoraGroup, LoraLinear, RmsNorm, rope, swiglu, token_log_probs
+from agentrft.engines.torch_layers import LoraGroup, LoraLinear, RmsNorm, rope, scored_tokens, swiglu, token_log_probs
 
 
 def random(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -64,8 +64,12 @@ def test_token_log_probs_with_several_terms_at_one_position(
     targets = torch.tensor([4, 4, 29, 0, 1, 0, 7])
     pull = random(7, seed=3, dtype=torch.float32)
     expected = F.linear(hidden, head).log_softmax(-1)[where, targets]
-    got = token_log_probs(hidden, head, where, targets)
+    got, is_likeliest = scored_tokens(hidden, head, where, targets)
     assert torch.allclose(got, expected, atol=1e-6)
+    assert torch.equal(got, token_log_probs(hidden, head, where, targets))
+    assert torch.equal(is_likeliest, F.linear(hidden, head).argmax(-1)[where] == targets)
+    best = F.linear(hidden, head).argmax(-1)[where]
+    assert bool(scored_tokens(hidden, head, where, best)[1].all())
     wanted = torch.autograd.grad((expected * pull).sum(), (hidden, head))
     found = torch.autograd.grad((got * pull).sum(), (hidden, head))
     assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(found, wanted, strict=True))

@@ -178,6 +178,30 @@ async def test_the_report_says_which_tokens_the_loss_left_out(load: Load) -> Non
     assert report.metrics["masked_frac"] == pytest.approx(masked / trained)
 
 
+async def test_a_supervised_report_has_the_share_of_tokens_that_no_other_is_likelier_than(
+    load: Load, tiny: Callable[[str], Path]
+) -> None:
+    engine, model, ids = load("llama", lora=None, micro_batch_tokens=8), plain_model(tiny("llama")), list(PROMPT)
+    for _ in range(3):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    least = int(model(torch.tensor([ids])).logits[0, -1].argmin())
+    trained = [False] * len(PROMPT) + [True] * 4
+    rows = [
+        Row(
+            ids=[*ids, least],
+            trained=trained,
+            log_probs=[0.0] * len(trained),
+            credit=[0.25 if is_trained else 0.0 for is_trained in trained],
+            unit=f"u{n}",
+            group="g",
+        )
+        for n in range(2)
+    ]
+    report = await engine.learner.forward_backward(rows, SupervisedLoss())
+    assert report.metrics["token_accuracy"] == 0.75  # in one micro-batch or in two
+    assert "token_accuracy" not in (await engine.learner.forward_backward(rows, PolicyGradientLoss())).metrics
+
+
 async def test_gradients_add_up_over_calls(load: Load) -> None:
     rows = group_rows(seed=4)
     whole, parts = start(load, "llama", LORA), start(load, "llama", LORA)

@@ -20,7 +20,8 @@ from agentrft.jobs.bundle import bundle_hash, check_bundle
 from agentrft.jobs.load import load_job, parse_job
 from agentrft.jobs.models import CARD, find_weights
 from agentrft.jobs.service import create_job
-from agentrft.runtime.local import Outcome, run_job
+from agentrft.runtime.inprocess import run_job
+from agentrft.runtime.training import Outcome
 from agentrft.store import open_store
 from agentrft.testing import ScriptedLearner
 from agentrft.train.checkpoint import verified

@@ -138,6 +138,12 @@ def test_an_episode_that_an_older_agentrft_stored_can_be_read() -> None:
     assert back.grade == Grade(value=0.5, sub_grades={"exact": 1.0}, wall_s=0.25)
 
 
+def test_the_parts_of_a_multi_grader_come_back() -> None:
+    parts = {"a": Grade(value=1.0, token_usage={"m": TokenUsage(prompt_tokens=3)}), "b": Grade(value=None, reason="?")}
+    record = dataclasses.replace(example([-0.5]), grade=Grade(value=None, reason="part 'b': ?", parts=parts))
+    assert codec.decode(codec.encode(record)).grade.parts == parts
+
+
 def example(log_probs: list[float]) -> EpisodeRecord:
     n = len(log_probs)
     trace = TokenTrace(ids=[7] * n, trained=[True] * n, log_probs=log_probs, prompt_tokens=0, policy_version=0)
@@ -198,5 +204,5 @@ def test_damage_is_a_fault_of_the_store(damaged: bytes) -> None:
 
 def test_a_newer_format_is_refused() -> None:
     document = {**codec.to_json(example([-0.5])), "format": 99}
-    with pytest.raises(StoreFault, match="has format 99, this agentrft reads up to 3; upgrade"):
+    with pytest.raises(StoreFault, match="has format 99, this agentrft reads up to 4; upgrade"):
         codec.decode(zlib.compress(json.dumps(document).encode()))

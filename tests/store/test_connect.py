@@ -123,7 +123,8 @@ def test_writes_take_the_lock_before_they_read(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.create_job({"id": "ftjob-a"})
     statements: list[str] = []
-    event.listen(store.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2].split("\n")[0]))
+    engine = store.database.engine
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2].split("\n")[0]))
     store.set_job_status("ftjob-a", "queued")
     store.get_job("ftjob-a")
     assert [line for line in statements if line.startswith("BEGIN")] == ["BEGIN IMMEDIATE", "BEGIN DEFERRED"]
@@ -135,9 +136,8 @@ def test_a_full_disk_is_a_fault_that_loses_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.create_job({"id": "ftjob-a"})
     # max_page_count makes SQLite refuse as it does on a full disk, with the same error.
-    event.listen(
-        store.database.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 40"), insert=True
-    )
+    pragma_full = "PRAGMA max_page_count = 40"
+    event.listen(store.database.engine, "begin", lambda begun: begun.exec_driver_sql(pragma_full), insert=True)
     with pytest.raises(StoreFault, match="database or disk is full; free space on the disk, then resume"):
         store.add_event("ftjob-a", "x" * 1_000_000)
     store.add_event("ftjob-a", "small")

@@ -33,6 +33,12 @@ def test_replies_with_their_stops_are_trained_and_nothing_else():
     assert set(made.log_probs) == {0.0}
 
 
+def test_the_last_thing_taught_may_be_a_call():
+    made = row(QUESTION, CALL)
+    assert FORMAT.decode(made.ids) == "<2>?<0><3>!p<0>"
+    assert list(made.trained) == [False] * 4 + [True] * 3
+
+
 def test_a_reply_of_weight_0_is_context_where_it_stands():
     first = Demonstration(id="x", messages=(QUESTION, CALL, RESULT, ANSWER), learnt=(False, True))
     made = demonstration_row(first, [], FORMAT, max_tokens=99)
@@ -80,7 +86,6 @@ def test_a_batch_is_normalised_by_its_trained_tokens():
         ((QUESTION, ANSWER, QUESTION, ANSWER), "message 2 is from 'assistant'"),
         ((QUESTION, CALL, RESULT, QUESTION, ANSWER), "message 4 is from 'user'"),
         ((QUESTION, ANSWER, ANSWER), "message 2 is from 'assistant'"),
-        ((QUESTION, CALL), "message 2 is from 'assistant'"),
         ((QUESTION,), "it begins with 'user'"),
     ],
 )

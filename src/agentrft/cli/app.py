@@ -1,6 +1,7 @@
 """The `agentrft` program: its commands, and what an error looks like.
 
-Exit codes: 0 ok, 1 a check or an outside part failed, 2 user error, 130 interrupted; a bug ends with its traceback.
+Exit codes: 0 ok, 1 a check or an outside part failed, 2 user error, 3 no reliable change, 4 too little data to say,
+5 blocked, 130 interrupted; a bug ends with its traceback.
 """
 
 from __future__ import annotations
@@ -9,7 +10,28 @@ import sys
 
 import typer
 
-from agentrft.cli import audit, chat, check, collect, doctor, evaluate, grade, jobs, pairs, quickstart, run, show, tools
+from agentrft.cli import (
+    apply,
+    audit,
+    chat,
+    check,
+    climb,
+    collect,
+    decide,
+    diagnose,
+    doctor,
+    evaluate,
+    grade,
+    jobs,
+    keys,
+    optimise,
+    pairs,
+    quickstart,
+    run,
+    serve,
+    show,
+    tools,
+)
 from agentrft.cli.console import print_error
 from agentrft.errors import BoundaryError, UserError
 
@@ -24,9 +46,13 @@ app = typer.Typer(
 )
 
 app.command("quickstart")(quickstart.quickstart)
-app.command("climb")(quickstart.climb_job)
+app.command("climb")(climb.climb)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
+app.command("diagnose")(diagnose.diagnose)
+app.command("optimise")(optimise.optimise)
+app.command("apply")(apply.apply)
+app.command("decide")(decide.decide)
 app.command("grade")(grade.grade)
 app.add_typer(tools.app, name="tools")
 app.command("run")(run.run)
@@ -34,6 +60,8 @@ app.command("pairs")(pairs.pairs)
 app.command("collect")(collect.collect)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(jobs.app, name="jobs")
+app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.command("show")(show.show)
 app.command("chat")(chat.chat)
 app.command("doctor")(doctor.doctor)

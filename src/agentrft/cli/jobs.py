@@ -1,138 +1,193 @@
-"""`agentrft jobs list` and `agentrft jobs show ID`: what ran, how far it is, what it left behind."""
+"""`agentrft jobs …`: what ran and what runs, here or at a server: look, follow, pause, resume, cancel, take away."""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from agentrft.cli.console import out, safe
-from agentrft.report.wording import number
-
-app = typer.Typer(help="Stored jobs: list them, or show one.", no_args_is_help=True)
-
-_STATUS_STYLES = {"succeeded": "green", "failed": "red", "running": "cyan", "paused": "yellow"}
-_EVENTS_SHOWN = 12
-_STEPS_SHOWN = 16
-_EPISODES_SHOWN = 6
-_COLUMNS = (
-    ("reward_mean", "reward"),
-    ("success_rate", "success"),
-    ("calls_mean", "calls"),
-    ("signal_frac", "signal"),
-    ("nll", "nll"),
-    ("margin", "margin"),
-    ("preferred_frac", "preferred"),
-    ("valid_loss", "held-out loss"),
-    ("valid_reward_mean", "validation"),
+from agentrft.cli.console import note, out
+from agentrft.cli.desk import SERVER, Desk, Format, JobView, checkpoint_of, open_desk, unpack
+from agentrft.cli.interrupt import INTERRUPTED
+from agentrft.cli.job_views import (
+    print_checkpoints,
+    print_episodes,
+    print_events,
+    print_job,
+    print_jobs,
+    print_metrics,
 )
+
+if TYPE_CHECKING:
+    from agentrft.protocols import EpisodeFilter
+
+app = typer.Typer(help="Jobs, here or at a server: look at them, follow and steer them.", no_args_is_help=True)
+
+_EVENTS_SHOWN = 12
+_EPISODES_SHOWN = 6
+
+JobId = Annotated[str, typer.Argument(help="A job's id, or the beginning of one.", metavar="ID")]
+Server = Annotated[str | None, typer.Option(help=f"Ask this server; {SERVER} by default.", metavar="URL")]
 
 
 @app.command("list")
-def list_jobs(limit: int = typer.Option(20, min=1, help="How many, newest first.")) -> None:
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20, server: Server = None
+) -> None:
     """List the newest jobs with their status and result."""
-    from agentrft.store import open_store
-
-    store = open_store()
-    try:
-        jobs = store.list_jobs(limit=limit)
-    finally:
-        store.close()
-    if not jobs:
+    with open_desk(server) as desk:
+        jobs = desk.jobs(limit)
+    if jobs:
+        print_jobs(jobs)
+    else:
         out().print("no jobs yet; `agentrft quickstart` or `agentrft run JOB` makes one")
-        return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, width in (("job", 15), ("what", 13), ("status", 9), ("created", 11)):
-        table.add_column(name, no_wrap=True, min_width=width)
-    table.add_column("model", overflow="fold")
-    for job in jobs:
-        model = job.get("fine_tuned_model") or job.get("start_from") or job.get("model") or ""
-        table.add_row(job["id"][:15], job.get("kind", ""), _status(job), _when(job["created_at"])[5:], safe(str(model)))
-    out().print(table)
 
 
 @app.command("show")
-def show_job(job: str = typer.Argument(help="A job's id, or the beginning of one.", metavar="ID")) -> None:
+def show_job(job: JobId, server: Server = None) -> None:
     """Show one job: status, figures by step, checkpoints, last events, some of its episodes."""
-    from agentrft.jobs.service import find_job, job_folder
-    from agentrft.store import open_store
+    from agentrft.protocols import EpisodeFilter
 
-    store = open_store()
+    with open_desk(server) as desk:
+        job_id = desk.find(job)
+        print_job(desk.job(job_id))
+        print_metrics(desk.metrics(job_id))
+        print_checkpoints(desk.checkpoints(job_id))
+        events = desk.events(job_id, _EVENTS_SHOWN)
+        if events:
+            out().print(Text("\nlast events", style="bold"))
+        print_events(events)
+        episodes = desk.episodes(job_id, EpisodeFilter(), _EPISODES_SHOWN)
+        if episodes:
+            out().print(Text("\nsome episodes (agentrft show ID)", style="bold"))
+        print_episodes(episodes)
+
+
+@app.command("events")
+def show_events(
+    job: JobId,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest ones.")] = 50,
+    server: Server = None,
+) -> None:
+    """Show what happened to a job, oldest first."""
+    with open_desk(server) as desk:
+        print_events(desk.events(desk.find(job), limit))
+
+
+@app.command("follow")
+def follow(job: JobId, server: Server = None) -> None:
+    """Watch a job until it has ended; Ctrl-C leaves it alone. Exit code 1 when it has failed."""
+    with open_desk(server) as desk:
+        follow_to_end(desk, desk.find(job))
+
+
+@app.command("pause")
+def pause(job: JobId, server: Server = None) -> None:
+    """Write a checkpoint and pause; waits ten seconds for it."""
+    with open_desk(server) as desk:
+        found = desk.pause(desk.find(job))
+    if found.status != "paused":
+        note("it pauses after what it is doing now; `agentrft jobs show` says when")
+    _say(found)
+
+
+@app.command("resume")
+def resume(job: JobId, server: Server = None) -> None:
+    """Queue a paused job again; it goes on from its newest checkpoint."""
+    with open_desk(server) as desk:
+        found = desk.resume(desk.find(job))
+    _say(found)
+    if found.is_run_here and found.status == "queued":
+        out().print(f"no server runs this job; go on with it: agentrft run {found.id}", soft_wrap=True)
+
+
+@app.command("cancel")
+def cancel(job: JobId, server: Server = None) -> None:
+    """End a job for good; its checkpoints stay."""
+    with open_desk(server) as desk:
+        _say(desk.cancel(desk.find(job)))
+
+
+@app.command("download")
+def download(
+    job: JobId,
+    checkpoint: Annotated[
+        str, typer.Option(help="Step or id of a checkpoint; `result` is what the job ended with.", metavar="STEP")
+    ] = "result",
+    format: Annotated[str, typer.Option(help="`adapter` (PEFT) or `merged` (a whole model).")] = "adapter",
+    to: Annotated[
+        Path | None, typer.Option(help="New folder; named after the job by default.", metavar="FOLDER")
+    ] = None,
+    server: Server = None,
+) -> None:
+    """Take weights away: a PEFT adapter, or a whole model, as safetensors."""
+    with open_desk(server) as desk:
+        take_away(desk, desk.find(job), checkpoint, _format(format), to)
+
+
+@app.command("episodes")
+def episodes(
+    job: JobId,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as `step=3` or `min_reward=0.5`; may be given several times.", metavar="FIELD=VALUE"),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="All of them with traces, as JSONL on stdout.")] = False,
+    server: Server = None,
+) -> None:
+    """List episodes, or write all of them in OpenAI's trace shape."""
+    from agentrft.jobs.episodes import filter_of
+
+    wanted = filter_of(where or ())
+    with open_desk(server) as desk:
+        _write_episodes(desk, desk.find(job), wanted, None if jsonl else limit)
+
+
+def follow_to_end(desk: Desk, job_id: str) -> JobView:
+    """The job as it ended, told; ends the program with 1 when it has failed, with 130 on Ctrl-C."""
+    from agentrft.cli.follow import follow_job, tell_end
+
     try:
-        job_id = find_job(store, job)
-        _print_header(store.get_job(job_id), str(job_folder(job_id)))
-        _print_metrics(store.list_metrics(job_id))
-        _print_checkpoints(store.list_checkpoints(job_id))
-        _print_events(store.list_events(job_id))
-        records = store.list_episodes(job_id, limit=_EPISODES_SHOWN)
-    finally:
-        store.close()
-    if records:
-        out().print(Text("\nsome episodes (agentrft show ID)", style="bold"))
-    for record in records:
-        reward = "no grade" if record.reward is None else f"reward {number(record.reward)}"
-        place = f"{record.stage} on {record.extra.get('split', record.phase)}, step {record.episode.step}"
-        calls = f"{record.episode.n_calls} call{'' if record.episode.n_calls == 1 else 's'}"
-        out().print(safe(f"  {record.episode.id[:15]}  {reward}, {calls}  ({place})"))
+        job = follow_job(desk, job_id)
+    except KeyboardInterrupt:
+        note(f"the job goes on; `agentrft jobs follow {job_id}` watches it, `agentrft jobs cancel {job_id}` ends it")
+        raise typer.Exit(INTERRUPTED) from None
+    tell_end(job)
+    if job.status == "failed":
+        raise typer.Exit(1)
+    return job
 
 
-def _print_header(job: Mapping[str, Any], folder: str) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("job", job["id"])
-    table.add_row("status", _status(job))
-    table.add_row("what", safe(f"{job.get('kind')} of {job.get('start_from') or job.get('model')}"))
-    if job.get("fine_tuned_model"):
-        table.add_row("result", safe(str(job["fine_tuned_model"])))
-    if job.get("error"):
-        table.add_row("error", safe(str(job["error"].get("message", "")), "red"))
-    table.add_row("created", _when(job["created_at"]))
-    table.add_row("folder", folder)
-    out().print(table)
+def take_away(desk: Desk, job_id: str, checkpoint: str, format: Format, to: Path | None) -> None:
+    """Write the weights into a new folder, and say where."""
+    chosen = checkpoint_of([] if checkpoint == "result" else desk.checkpoints(job_id), checkpoint)
+    folder = to or Path(f"{job_id.removeprefix('ftjob-')[:8]}-{checkpoint}-{format}")
+    for path in unpack(desk.weights(job_id, chosen, format), folder):
+        out().print(f"{path}  {path.stat().st_size} bytes", soft_wrap=True, markup=False)
 
 
-def _print_metrics(entries: Sequence[Mapping[str, Any]]) -> None:
-    columns = [(name, title) for name, title in _COLUMNS if any(name in entry["metrics"] for entry in entries)]
-    if not columns:
+def _write_episodes(desk: Desk, job_id: str, wanted: EpisodeFilter, limit: int | None) -> None:
+    if limit is None:
+        for line in desk.export(job_id, wanted):
+            sys.stdout.write(line)
         return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("step", justify="right")
-    for _, title in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for entry in entries[-_STEPS_SHOWN:]:
-        values = (entry["metrics"].get(name) for name, _ in columns)
-        table.add_row(str(entry["step"]), *("" if value is None else f"{value:.3f}" for value in values))
-    out().print()
-    out().print(table)
-    if len(entries) > _STEPS_SHOWN:
-        out().print(Text(f"  {len(entries) - _STEPS_SHOWN} earlier steps", style="dim"))
+    found = desk.episodes(job_id, wanted, limit)
+    if not found:
+        note("no such episodes")
+    print_episodes(found)
 
 
-def _print_checkpoints(checkpoints: Sequence[Mapping[str, Any]]) -> None:
-    if checkpoints:
-        out().print(Text("\ncheckpoints", style="bold"))
-    for checkpoint in checkpoints:
-        out().print(safe(f"  step {checkpoint['step']:>4}  {checkpoint['path']}"), soft_wrap=True)
+def _say(job: JobView) -> None:
+    out().print(f"{job.id} is {job.status}", soft_wrap=True, markup=False)
 
 
-def _print_events(events: Sequence[Mapping[str, Any]]) -> None:
-    if events:
-        out().print(Text("\nlast events", style="bold"))
-    for event in events[-_EVENTS_SHOWN:]:
-        style = {"warn": "yellow", "error": "red"}.get(event["level"], "")
-        line = Text(f"  {_when(event['created_at'])}  ", style="dim").append_text(safe(event["message"], style))
-        out().print(line, soft_wrap=True)
+def _format(given: str) -> Format:
+    from agentrft.errors import UserError
 
-
-def _status(job: Mapping[str, Any]) -> Text:
-    return Text(job["status"], style=_STATUS_STYLES.get(job["status"], ""))
-
-
-def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    if given == "adapter" or given == "merged":
+        return given
+    raise UserError(f"--format is {given!r}; expected `adapter` or `merged`. Name one of them", param="--format")

@@ -1,4 +1,4 @@
-"""`agentrft quickstart` and `climb`: a model climbs the ladder, with honest figures before and after."""
+"""`agentrft quickstart` and `climb --only-train`: supervised, then reinforcement, with honest figures of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agentrft.cli.progress import Display
 if TYPE_CHECKING:
     from agentrft.ladder import LadderPlan, LadderResult
     from agentrft.report.model import Report
-    from agentrft.runtime.local import Watcher
+    from agentrft.runtime.training import Watcher
     from agentrft.store import SqlStore
 
 TASK = "filenav"
@@ -50,21 +50,20 @@ def quickstart(
         raise typer.Exit(INTERRUPTED)
 
 
-def climb_job(
-    job: Path = typer.Argument(help="The job file (YAML).", metavar="JOB"),
-    split: list[str] = typer.Option(["test"], help="Held-out split to measure on; may be given several times."),
-    json_file: Path | None = typer.Option(None, "--json", help="Write the figures to this file.", metavar="FILE"),
-    seed: int | None = typer.Option(None, min=0, max=2_147_483_647, help="Instead of the job's."),
-    minutes: float | None = typer.Option(None, min=0.1, help="Stop after a whole step in time to measure the result."),
-    again: bool = typer.Option(False, "--again", help="Climb anew although this climb is complete."),
+def climb_only_training(
+    job: Path,
+    *,
+    seed: int | None,
+    splits: Sequence[str],
+    json_file: Path | None,
+    minutes: float | None,
+    again: bool,
 ) -> None:
-    """Climb the ladder with a job of yours: base model, supervised warm-up, reinforcement, each measured."""
-    from agentrft.build import require_torch
+    """`agentrft climb --only-train`: base model, supervised warm-up, reinforcement, each measured."""
     from agentrft.jobs.rows import split_path
 
-    require_torch()
-    plan = _plan(job, seed, task=job.resolve().parent.name, splits=split)
-    for name in split:
+    plan = _plan(job, seed, task=job.resolve().parent.name, splits=splits)
+    for name in splits:
         split_path(plan.spec, plan.base_dir, name)
     if not climb_and_tell(plan, json_file=json_file, minutes=minutes, again=again):
         raise typer.Exit(INTERRUPTED)
@@ -83,9 +82,9 @@ def climb_and_tell(plan: LadderPlan, *, json_file: Path | None, minutes: float |
             json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
         report = result.report(store)
-        _print_figures(report)
+        print_figures(report)
         page = write_page(report, result.folder / "report.html")
-        _print_pointers(result, report, page)
+        print_pointers(report, page, result.trained_model)
     finally:
         store.close()
     return not interrupt.requested
@@ -132,7 +131,7 @@ async def _climb(
         )
 
 
-def _print_figures(report: Report) -> None:
+def print_figures(report: Report) -> None:
     """The table of each split, the paired gains, and one item before and after."""
     from agentrft.report.terminal import gain_lines, stage_table, transcript_view
 
@@ -152,7 +151,7 @@ def _print_figures(report: Report) -> None:
             console.print(transcript_view(shown, prompt="none" if index else "question"))
 
 
-def _print_pointers(result: LadderResult, report: Report, page: Path) -> None:
+def print_pointers(report: Report, page: Path, model: str | None) -> None:
     """Where things are, and what to type next."""
     from agentrft.report.terminal import next_step_lines
 
@@ -160,7 +159,7 @@ def _print_pointers(result: LadderResult, report: Report, page: Path) -> None:
     for line in report.notes:
         console.print(Text(f"\n{line}", style="yellow"), soft_wrap=True)
     console.print(Text.assemble(("\nreport  ", "dim"), str(page)), soft_wrap=True)
-    if result.trained_model:
-        console.print(Text.assemble(("model   ", "dim"), result.trained_model), soft_wrap=True)
+    if model:
+        console.print(Text.assemble(("model   ", "dim"), model), soft_wrap=True)
     console.print(Text("\nWhat to type next", style="bold"))
     console.print(next_step_lines(report.next_steps), soft_wrap=True)

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,8 +19,9 @@ from agentrft.cli.progress import Display
 
 if TYPE_CHECKING:
     from agentrft.jobs.service import StoredJob
-    from agentrft.runtime.local import Outcome, ShouldStop
+    from agentrft.runtime.training import Outcome
     from agentrft.store import SqlStore
+    from agentrft.train.stop import ShouldStop
 
 
 class Method(StrEnum):
@@ -36,8 +38,22 @@ def run(
         None, "--from", help="Start from this model or checkpoint instead of the job's `model`.", metavar="MODEL"
     ),
     method: Method | None = typer.Option(None, help="Run this method instead of the file's `method.type`."),
+    server: str | None = typer.Option(None, help="Run it at this server instead of here.", metavar="URL"),
+    download: Path | None = typer.Option(
+        None, help="With --server: a new folder for the result's weights.", metavar="FOLDER"
+    ),
 ) -> None:
     """Train a model; Ctrl-C stops after the current step, and `agentrft run ftjob-…` goes on."""
+    if server:
+        from agentrft.cli.run_at_server import run_at_server
+
+        return run_at_server(server, job, start_from, method.value if method else None, download)
+    if download:
+        raise typer.BadParameter("it is for --server; here the result is under `models/`", param_hint="--download")
+    return _run_here(job, start_from, method)
+
+
+def _run_here(job: str, start_from: str | None, method: Method | None) -> None:
     from agentrft.build import require_torch
     from agentrft.store import open_store
 
@@ -86,7 +102,7 @@ async def _train(store: SqlStore, job: StoredJob, should_stop: ShouldStop) -> Ou
     from agentrft.cli.live import open_with_progress
     from agentrft.cli.watch import Watch
     from agentrft.jobs.models import find_weights
-    from agentrft.runtime.local import train_in
+    from agentrft.runtime.inprocess import train_in
 
     note(f"{job.id}: {job.kind} fine-tuning of {job.model}")
     async with AsyncExitStack() as stack:

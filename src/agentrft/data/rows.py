@@ -1,9 +1,9 @@
 """Dataset rows in OpenAI's shapes → `Item` and `Demonstration`.
 
 Reinforcement rows: `messages`, optional `tools` and `id`; every other key is the item's own (`item.<key>`).
-Demonstration rows: `messages` with the assistant's `tool_calls` and the `tool` messages that answer them, up to the
-assistant's final answer; optional `tools` and `id`; other keys are not used. An assistant message with `weight: 0` is
-shown and not learnt. `developer` is read as `system`. Text only: images and audio are refused.
+Demonstration rows: `messages` with the assistant's `tool_calls` and the `tool` messages that answer them, up to a
+reply of the assistant's, its answer or a call; optional `tools` and `id`; other keys are not used. An assistant message
+with `weight: 0` is shown and not learnt. `developer` is read as `system`. Text only: images and audio are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Demonstration:
 
     id: str
     messages: tuple[Message, ...]
-    """Ends with the assistant's final answer."""
+    """Ends with a reply of the assistant's."""
     tools: tuple[ToolSpec, ...] = ()
     learnt: tuple[bool, ...] = ()
     """For each assistant message, in order, whether it is a reply to learn (`weight`); empty when all are."""
@@ -222,12 +222,11 @@ def _call(value: Any, at: str) -> ToolCall:
 
 
 def _check_conversation(messages: Sequence[Message]) -> None:
-    """Every call is answered and the assistant has the last word."""
+    """Every call is answered, but those of the last message: what it teaches is to make them."""
     check_answered(messages)
-    if messages[-1].role != "assistant" or messages[-1].tool_calls:
-        got = "a tool call" if messages[-1].tool_calls else f"a {messages[-1].role!r} message"
+    if messages[-1].role != "assistant":
         raise RowFault(
-            f"the demonstration ends with {got}, expected the assistant's final answer",
+            f"the demonstration ends with a {messages[-1].role!r} message, expected one of the assistant's",
             "add the final assistant message",
         )
 

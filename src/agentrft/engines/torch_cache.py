@@ -3,7 +3,8 @@
 A *block* holds the KV of a prefix that several sequences have in common (a group's prompt, a system prompt); blocks
 form a tree and are never copied. A *slot* holds what only one sequence has. After a reply a sequence stays in its slot,
 idle, so that the next turn feeds the tool result's tokens only. Idle slots and unused blocks are evicted, oldest use
-first, when room is needed; whatever was evicted is simply computed again.
+first, when room is needed; whatever was evicted is simply computed again. KV belongs to a *policy*: a served adapter in
+one version, or None for the model's own weights; no policy ever reads another's.
 
 Layout: keys and values [layers, …, kv_heads, tokens, head_width]. Everything here runs on the engine's thread.
 """
@@ -29,6 +30,10 @@ _MAX_LEVELS = 64
 """Blocks on one path, but for the few that new requests add below; passes walk the tree by recursion."""
 
 
+Policy = tuple[str, int] | None
+"""Whose KV it is: an adapter's name and version, or None for the model's own weights."""
+
+
 @dataclass(slots=True, eq=False)
 class Block:
     """KV of a shared run of tokens; `done` of them are computed."""
@@ -40,6 +45,7 @@ class Block:
     done: int = 0
     children: list[Block] = field(default_factory=list)
     last_used: int = 0
+    policy: Policy = None
 
     @property
     def depth(self) -> int:
@@ -78,6 +84,7 @@ class Tail:
     last_used: int = 0
     holders: int = 1
     """Sequences that use it: those with the same tokens share one."""
+    policy: Policy = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +156,17 @@ class KvCache:
 
     # ---- blocks
 
-    def new_block(self, tokens: tuple[int, ...], parent: Block | None) -> Block:
-        """An empty block under `parent`; `evict_blocks` sees to the budget."""
+    def new_block(self, tokens: tuple[int, ...], parent: Block | None, policy: Policy = None) -> Block:
+        """An empty block under `parent`, which has the same policy; `evict_blocks` sees to the budget."""
         shape = self._shape(None, len(tokens))
-        block = Block(
-            tokens=tokens, parent=parent, keys=torch.empty(shape, **self._like), values=torch.empty(shape, **self._like)
-        )
+        keys, values = torch.empty(shape, **self._like), torch.empty(shape, **self._like)
+        block = Block(tokens=tokens, parent=parent, keys=keys, values=values, policy=policy)
         block.last_used = self.tick()
         (self.roots if parent is None else parent.children).append(block)
         return block
 
-    def match(self, tokens: list[int], limit: int) -> tuple[Block | None, int]:
-        """The deepest computed block that is a prefix of tokens[:limit], and its end.
+    def match(self, tokens: list[int], limit: int, policy: Policy = None) -> tuple[Block | None, int]:
+        """The policy's deepest computed block that is a prefix of tokens[:limit], and its end.
 
         Splits a block when that spares enough tokens; paths stay short, since every level costs each pass a call.
         """
@@ -169,6 +175,8 @@ class KvCache:
         for level in range(_MAX_LEVELS):
             best, length = None, 0
             for child in self.roots if node is None else node.children:
+                if child.policy != policy:
+                    continue
                 n = min(common_prefix(child.tokens, tokens[at:limit]), child.done)
                 if n > length:
                     best, length = child, n
@@ -196,6 +204,7 @@ class KvCache:
             done=length,
             children=[block],
             last_used=block.last_used,
+            policy=block.policy,
         )
         siblings = self.roots if block.parent is None else block.parent.children
         siblings[siblings.index(block)] = upper
@@ -207,7 +216,7 @@ class KvCache:
     def promote(self, tail: Tail, length: int) -> Block:
         """Copy the first tokens of an idle tail, up to `length`, into a shared block below the tail's own."""
         tokens = tuple(tail.tokens[tail.shared : length])
-        block = self.new_block(tokens, tail.block)
+        block = self.new_block(tokens, tail.block, tail.policy)
         block.keys.copy_(self.keys[:, tail.slot, :, : len(tokens)])
         block.values.copy_(self.values[:, tail.slot, :, : len(tokens)])
         block.done = len(tokens)
@@ -286,7 +295,12 @@ class KvCache:
         own = length - tail.shared
         for held in (self.keys, self.values):
             held[:, slot, :, :own] = held[:, tail.slot, :, :own]
-        return Tail(slot=slot, block=tail.block, shared=tail.shared, tokens=[])
+        return Tail(slot=slot, block=tail.block, shared=tail.shared, tokens=[], policy=tail.policy)
+
+    def scrub(self, tail: Tail) -> None:
+        """Zero a slot that may hold no numbers: masked positions still take part in products."""
+        self.keys[:, tail.slot].zero_()
+        self.values[:, tail.slot].zero_()
 
     def park(self, tail: Tail) -> None:
         """Keep a sequence's KV for its next turn."""

@@ -53,7 +53,7 @@ class TorchEngine:
 
         Raises UserError for unsupported architectures, and for `exact` where it cannot be honoured.
         """
-        _keep_freed_memory()
+        keep_freed_memory()
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
         def work() -> TorchEngine:
@@ -110,7 +110,7 @@ def _prepare_exact(model: TorchModel) -> None:
             torch_exact.check_rows(weight.detach())
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C allocator keep large blocks instead of returning them to the kernel after each use.
 
     Activations are tens of megabytes, allocated and freed hundreds of times a step; touching fresh pages costs more

@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Listed
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from itertools import groupby
+from pathlib import Path
 from typing import Literal
 
 import psutil
 import torch
 from torch import Tensor
 
-from agentrft.engines.torch_cache import Block, KvCache, Tail, common_prefix
+from agentrft.engines.torch_adapters import Adapter, AdapterBank
+from agentrft.engines.torch_cache import KvCache
+from agentrft.engines.torch_choice import Drawn, choose
+from agentrft.engines.torch_constraint import Constraints
 from agentrft.engines.torch_model import Attend, TorchModel
-from agentrft.engines.torch_pass import CachedAttention, Feed, Layout, lay_out
-from agentrft.engines.torch_sampling import draw
-from agentrft.engines.torch_sequence import Sequence, by_tail, join, leave, move, part
+from agentrft.engines.torch_pass import CachedAttention, Feed, Layout, lay_out, spans_of
+from agentrft.engines.torch_seating import resume, seat
+from agentrft.engines.torch_sequence import Sequence, by_tail, computed, join, leave, move, part
 from agentrft.errors import EngineFault, UserError
 from agentrft.protocols import Chunk, GenerateRequest
-
-_MIN_SHARED_TOKENS = 8
-"""Prefixes shorter than this are not worth a block of their own: a kernel call a layer costs about as much."""
 
 FinishReason = Literal["stop", "length"]
 AttentionOf = Callable[[Layout, KvCache], Attend]
@@ -43,6 +43,14 @@ class GeneratorSettings:
     """Keys and values; the oldest unused are evicted, and computed again when they are needed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What a generator needs beside the model to play adapters and constraints."""
+
+    bank: AdapterBank
+    constraints: Constraints
+
+
 class TorchGenerator:
     """Implements `protocols.Generator` on one TorchModel; every pass runs on the engine's thread."""
 
@@ -54,13 +62,16 @@ class TorchGenerator:
         *,
         attention: AttentionOf = CachedAttention,
         row_multiple: int = 1,
+        serving: Serving | None = None,
     ) -> None:
-        """`attention` and `row_multiple` are how exact mode differs."""
+        """`attention` and `row_multiple` are how exact mode differs; without `serving` it plays `model` alone."""
         self._model = model
         self._executor = executor
         self._settings = settings
         self._attention = attention
         self._row_multiple = row_multiple
+        self._serving = serving
+        self._adapters: dict[str, Adapter] = {}
         self._cache = KvCache(
             n_layers=model.n_layers,
             kv_shape=model.kv_shape,
@@ -82,13 +93,19 @@ class TorchGenerator:
     def context_tokens(self) -> int:
         return self._model.context_tokens
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """See `protocols.Generator`."""
         self._check(request)
         loop = asyncio.get_running_loop()
         sequence = Sequence(
             request=request, loop=loop, tokens=list(request.tokens), uniforms=random.Random(request.seed)
         )
+        if request.adapter is not None:
+            sequence.adapter = self._adapters[request.adapter]
+        if request.constraint is not None:
+            assert self._serving is not None
+            start = self._serving.constraints.start
+            sequence.guide = await asyncio.to_thread(start, request.constraint, request.stop_ids)
         self._incoming.append(sequence)
         if self._driver is None or self._driver.done():
             self._driver = loop.create_task(self._drive())
@@ -103,11 +120,29 @@ class TorchGenerator:
         finally:
             sequence.cancelled = True
 
+    async def add_adapter(self, name: str, folder: Path) -> None:
+        """Have requests that name `name` played with a PEFT adapter; requests under way keep the one they began with.
+
+        Raises UserError when the adapter does not fit the model, or this generator plays its model alone.
+        """
+        if self._serving is None:
+            raise UserError(
+                "this engine plays the weights that it trains and takes no adapters", code="adapter_unknown"
+            )
+        loop = asyncio.get_running_loop()
+        self._adapters[name] = await loop.run_in_executor(self._executor, self._serving.bank.load, name, folder)
+
+    def remove_adapter(self, name: str) -> None:
+        """Requests may no longer name it; those under way go on to their end. Nothing happens when there is none."""
+        self._adapters.pop(name, None)
+
     async def close(self) -> None:
         """See `protocols.Generator`."""
         self._closed = True
         if self._driver is not None and not self._driver.done():
             await asyncio.wait([self._driver])
+        if self._serving is not None:
+            self._serving.constraints.close()
 
     def forget(self) -> None:
         """Drop all KV: the weights changed. Sequences under way are computed again under the new weights."""
@@ -129,6 +164,16 @@ class TorchGenerator:
                 f"context of {self.context_tokens}; shorten the prompt or lower the limits",
                 param="agent.limits.max_episode_tokens",
                 code="context_overflow",
+            )
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise UserError(
+                f"no adapter is named {request.adapter!r} here; expected one of {sorted(self._adapters)}: add it first",
+                param="model",
+                code="adapter_unknown",
+            )
+        if request.constraint is not None and self._serving is None:
+            raise UserError(
+                "this engine plays the weights that it trains and holds to no constraint", code="constraint_unsupported"
             )
         highest = max(request.tokens)
         if highest >= self._model.vocabulary or min(request.tokens) < 0:
@@ -166,14 +211,19 @@ class TorchGenerator:
     # ---- on the engine's thread
 
     @torch.inference_mode()
-    def _step(self) -> list[tuple[Sequence, Chunk]]:
+    def _step(self) -> list[tuple[Sequence, Chunk | Exception]]:
         """Admit what fits, run one pass, draw a token for every sequence whose context is complete."""
         self._admit()
         alike_by_tail = by_tail(self._active)
         feeds = [self._feed(alike[0]) for alike in alike_by_tail.values()]
+        adapters = {s.policy: s.adapter for s in self._active if s.adapter is not None}
+        if adapters:
+            feeds.sort(key=lambda feed: feed.tail.policy or ("", 0))  # fewer and longer runs of rows
         layout = lay_out(feeds, self._settings.max_pass_tokens)
         if not layout.ids:
             return []
+        if self._serving is not None:
+            self._serving.bank.use(spans_of(layout, adapters))
         hidden = self._forward(layout)
         for block_feed in layout.block_feeds:
             block_feed.block.done = block_feed.end
@@ -196,7 +246,9 @@ class TorchGenerator:
         positions = torch.tensor(layout.positions + [0] * pad, device=device)
         return self._model.forward(ids, positions, attend)
 
-    def _draw(self, ready: Listed[tuple[list[Sequence], int]], hidden: Tensor) -> list[tuple[Sequence, Chunk]]:
+    def _draw(
+        self, ready: Listed[tuple[list[Sequence], int]], hidden: Tensor
+    ) -> list[tuple[Sequence, Chunk | Exception]]:
         """A token for each sequence of `ready`: those that are alike, with the row that they draw from."""
         if not ready:
             return []
@@ -209,27 +261,34 @@ class TorchGenerator:
             logits = logits[torch.tensor([place for place, _ in drawing], device=device)]
         else:
             logits = logits[: len(ready)]
-        uniforms = torch.tensor([s.uniforms.random() for _, s in drawing], device=device)
-        temperatures = torch.tensor([s.request.temperature for _, s in drawing], device=device)
-        tokens, log_probs = draw(logits, uniforms, temperatures)
-        produced = [
-            (s, self._drawn(s, token, log_prob))
-            for (_, s), token, log_prob in zip(drawing, tokens, log_probs, strict=True)
-        ]
+        sequences = [s for _, s in drawing]
+        produced = [(s, self._drawn(s, drawn)) for s, drawn in zip(sequences, choose(logits, sequences), strict=True)]
         for alike, _ in ready:
             self._separate(alike)
         self._requeue()
         return produced
 
-    def _drawn(self, sequence: Sequence, token: int, log_prob: float) -> Chunk:
-        sequence.tokens.append(token)
+    def _drawn(self, sequence: Sequence, drawn: Drawn | Exception) -> Chunk | Exception:
+        if isinstance(drawn, Exception):
+            sequence.finished = sequence.failed = True
+            return drawn
+        sequence.tokens.append(drawn.token)
         reason: FinishReason | None = None
-        if token in sequence.request.stop_ids:
+        if drawn.token in sequence.request.stop_ids:
             reason = "stop"
         elif sequence.new_tokens >= sequence.request.max_new_tokens:
             reason = "length"
+        elif sequence.guide is not None:
+            sequence.guide.advance(drawn.token)
         sequence.finished = reason is not None
-        return Chunk(tokens=(token,), log_probs=(log_prob,), finish_reason=reason, policy_version=self._model.version)
+        return Chunk(
+            tokens=(drawn.token,),
+            log_probs=(drawn.log_prob,),
+            finish_reason=reason,
+            policy_version=self._model.version if sequence.adapter is None else sequence.adapter.version,
+            top_log_probs=() if drawn.top is None else (drawn.top,),
+            cached_tokens=sequence.cached or 0,
+        )
 
     def _separate(self, alike: Listed[Sequence]) -> None:
         """The finished ones keep an idle slot each, for their next turn; the others go on with those of their token."""
@@ -249,7 +308,11 @@ class TorchGenerator:
 
     def _park(self, sequence: Sequence) -> None:
         """Keep a finished sequence's KV idle in a slot, for its next turn."""
-        if part(sequence, self._cache, self._settings.max_sequences):
+        if sequence.failed:
+            assert sequence.tail is not None
+            self._cache.scrub(sequence.tail)
+            leave(sequence, self._cache)
+        elif part(sequence, self._cache, self._settings.max_sequences):
             assert sequence.tail is not None
             sequence.tail.tokens = sequence.tokens[: sequence.done]
             self._cache.park(sequence.tail)
@@ -278,89 +341,20 @@ class TorchGenerator:
         room = self._settings.max_sequences - len(self._active)
         resumed: list[Sequence] = []
         for sequence in self._waiting:
-            if len(resumed) < room and self._resume(sequence):
+            if len(resumed) < room and resume(sequence, self._cache):
                 resumed.append(sequence)
         fresh = [s for s in self._waiting if s.tail is None]
         self._active.extend(resumed)
-        seated = self._seat(fresh)
+        most = self._settings.max_sequences
+        seated = seat(fresh, self._cache, room=most - len(self._active), max_slots=most)
         self._active.extend(seated)
+        for sequence in [*resumed, *seated]:
+            if sequence.cached is None:
+                sequence.cached = computed(sequence)
         join([*resumed, *seated], self._cache)
         self._waiting = [s for s in self._waiting if s.tail is None]
         if self._active:
             self._make_room()
-
-    def _resume(self, sequence: Sequence) -> bool:
-        """Take an idle slot over when all it holds is a prefix of this request."""
-        best: Tail | None = None
-        for tail in self._cache.idle.values():
-            n = len(tail.tokens)
-            if (
-                (best is None or n > len(best.tokens))
-                and n < len(sequence.tokens)
-                and sequence.tokens[:n] == tail.tokens
-            ):
-                best = tail
-        if best is None or len(best.tokens) == best.shared:
-            return False
-        self._cache.idle.pop(best.slot)
-        sequence.tail, sequence.done = best, len(best.tokens)
-        return True
-
-    def _seat(self, sequences: Listed[Sequence]) -> list[Sequence]:
-        """Give slots to new sequences and put their common prefixes into blocks."""
-        seated: list[Sequence] = []
-        for sequence in sequences:
-            if len(self._active) + len(seated) >= self._settings.max_sequences:
-                break
-            slot = self._cache.take_slot(self._settings.max_sequences)
-            if slot is None:
-                break
-            sequence.tail = Tail(slot=slot, block=None, shared=0, tokens=[])
-            seated.append(sequence)
-        for sequence in seated:
-            self._reuse(sequence)
-        by_block: dict[int, list[Sequence]] = {}
-        for sequence in seated:
-            assert sequence.tail is not None
-            by_block.setdefault(id(sequence.tail.block), []).append(sequence)
-        for members in by_block.values():
-            self._share(sorted(members, key=lambda s: s.tokens))
-        return seated
-
-    def _reuse(self, sequence: Sequence) -> None:
-        """Start from the longest prefix already computed, in a block or in an idle slot."""
-        assert sequence.tail is not None
-        limit = len(sequence.tokens) - 1
-        block, shared = self._cache.match(sequence.tokens, limit)
-        best, length = None, shared + _MIN_SHARED_TOKENS - 1
-        for tail in self._cache.idle.values():
-            n = min(common_prefix(tail.tokens, sequence.tokens), limit)
-            if n > length and tail.shared <= shared:
-                best, length = tail, n
-        if best is not None and best.block is block:
-            block, shared = self._cache.promote(best, length), length
-        self._place(sequence, block, shared)
-
-    def _share(self, members: list[Sequence]) -> None:
-        """Blocks for what `members` (under one block so far, sorted by tokens) have in common, level by level."""
-        tail = members[0].tail
-        assert tail is not None
-        limit = min(len(s.tokens) for s in members) - 1
-        common = min(common_prefix(members[0].tokens, members[-1].tokens), limit)
-        if len(members) > 1 and common - tail.shared >= _MIN_SHARED_TOKENS:
-            block = self._cache.new_block(tuple(members[0].tokens[tail.shared : common]), tail.block)
-            for sequence in members:
-                self._place(sequence, block, common)
-        longer = [s for s in members if len(s.tokens) - 1 > common]
-        for _, branch in groupby(longer, key=lambda s: s.tokens[common]):
-            alike = list(branch)
-            if len(alike) > 1:
-                self._share(alike)
-
-    def _place(self, sequence: Sequence, block: Block | None, shared: int) -> None:
-        assert sequence.tail is not None
-        sequence.tail.block, sequence.tail.shared = block, shared
-        sequence.done = max(sequence.done, shared)
 
     def _make_room(self) -> None:
         """Room for every active tail's next tokens; when the budget is short, the last to come wait again."""

@@ -226,15 +226,16 @@ _KEPT = 64 << 20
 
 
 class _TokenLogProbs(Function):
-    """Log-probs of chosen tokens, in chunks of rows; large passes compute their probabilities again to save memory.
+    """Log-probs of chosen tokens, and whether each is the likeliest, in chunks of rows; large passes compute their
+    probabilities again to save memory.
 
     The gradient for a hidden state is Σ grad · head[target] − (Σ grad) · (probabilities @ head), so the probabilities
     are all that backward needs, and no other pass over the vocabulary.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor) -> Tensor:
-        log_z = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        log_z, highest = (torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device) for _ in range(2))
         picked = torch.empty(where.shape[0], dtype=torch.float32, device=hidden.device)
         keep = hidden.shape[0] * head.shape[0] <= _KEPT and ctx.needs_input_grad[0]
         ctx.kept = []
@@ -243,15 +244,18 @@ class _TokenLogProbs(Function):
             here = ((where >= part.start) & (where < part.stop)).nonzero()[:, 0]
             picked[here] = logits[where[here] - part.start, targets[here]]
             probs = torch.softmax(logits, -1)
-            log_z[part] = logits.amax(-1) - probs.amax(-1).log()
+            highest[part] = logits.amax(-1)
+            log_z[part] = highest[part] - probs.amax(-1).log()
             if keep:
                 ctx.kept.append(probs.to(head.dtype))
         ctx.save_for_backward(hidden, head, where, targets, log_z)
-        return picked - log_z[where]
+        is_likeliest = picked >= highest[where]
+        ctx.mark_non_differentiable(is_likeliest)
+        return picked - log_z[where], is_likeliest
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        (grad,) = grad_outputs
+        grad = grad_outputs[0]
         hidden, head, where, targets, log_z = ctx.saved_tensors
         total = torch.zeros_like(log_z).index_add_(0, where, grad).neg_()[:, None]
         expected = torch.empty_like(hidden)
@@ -285,4 +289,9 @@ def token_log_probs(hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor
     Several terms may share one position: two members that took the same first action are two terms of the loss but
     one row of logits.
     """
+    return scored_tokens(hidden, head, where, targets)[0]
+
+
+def scored_tokens(hidden: Tensor, head: Tensor, where: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`token_log_probs`, and for each target whether no token is likelier there: bool [n], which has no gradient."""
     return _TokenLogProbs.apply(hidden, head, where, targets)

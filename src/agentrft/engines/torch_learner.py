@@ -16,7 +16,7 @@ import torch
 from agentrft.engines import torch_weights
 from agentrft.engines.prefix_tree import Forest, lay_out, micro_batches, needed_tokens
 from agentrft.engines.torch_attention import ForestAttention, Piece
-from agentrft.engines.torch_layers import token_log_probs
+from agentrft.engines.torch_layers import scored_tokens
 from agentrft.engines.torch_model import TorchModel
 from agentrft.errors import EngineFault, UserError
 from agentrft.losses import LOSSES, LossBatch
@@ -103,7 +103,7 @@ class TorchLearner:
             unique += len(forest.ids)
             if len(forest.targets) == 0:
                 continue
-            leaf, log_probs = self._forward(forest)
+            leaf, log_probs, is_likeliest = self._forward(forest)
             result = LOSSES[loss.type](_loss_batch(leaf, forest, part), loss)
             result.loss.backward()
             assert leaf.grad is not None
@@ -112,6 +112,8 @@ class TorchLearner:
             total += float(result.loss.detach())
             for name, value in result.metrics.items():
                 sums[name] = _combined(name, sums.get(name), float(value))
+            if loss.type == "supervised":
+                sums["token_accuracy"] = sums.get("token_accuracy", 0.0) + float(is_likeliest.sum())
             _scatter(out, batch, forest, leaf.detach())
             _scatter(gradients, batch, forest, leaf.grad)
         tokens = max(sums.pop("tokens"), 1.0)
@@ -126,16 +128,17 @@ class TorchLearner:
             wall_s=time.perf_counter() - start,
         )
 
-    def _forward(self, forest: Forest) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs of the forest's terms: a detached leaf for the loss, and the tensor to push its gradient into."""
+    def _forward(self, forest: Forest) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probs of the forest's terms: a detached leaf for the loss, and the tensor to push its gradient into; and
+        whether each term is the likeliest token."""
         device = self._model.device
         ids, positions, head_at, where, targets = (
             torch.from_numpy(x).to(device)
             for x in (forest.ids, forest.positions, forest.head_at, forest.where, forest.targets)
         )
         hidden = self._model.forward(ids, positions, ForestAttention(pieces_of(forest), positions))
-        log_probs = token_log_probs(hidden[head_at], self._model.head, where, targets)
-        return log_probs.detach().requires_grad_(), log_probs
+        log_probs, is_likeliest = scored_tokens(hidden[head_at], self._model.head, where, targets)
+        return log_probs.detach().requires_grad_(), log_probs, is_likeliest
 
     def _optim_step(self, lr: float) -> OptimReport:
         masters = list(self._masters.values())

@@ -7,14 +7,15 @@ call; rows that feed several (a prompt's rest, a tool result) attend to theirs o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from agentrft.engines.torch_adapters import Adapter, Span
 from agentrft.engines.torch_attention import UNSEEN, Piece, bias_of, fold, merge, row_blocks, unfold, weights_of
-from agentrft.engines.torch_cache import Block, KvCache, Tail
+from agentrft.engines.torch_cache import Block, KvCache, Policy, Tail
 from agentrft.engines.torch_level import Level, OverBlock, by_level
 
 
@@ -121,6 +122,20 @@ def _feed_tail(layout: Layout, feed: Feed, max_tokens: int) -> None:
         feed.tokens = feed.tokens[:room]
     feed.row = layout.add(feed.tokens, feed.start)
     layout.feeds.append(feed)
+
+
+def spans_of(layout: Layout, adapters: Mapping[Policy, Adapter]) -> list[Span]:
+    """Which rows of a pass belong to which adapter, neighbours joined; rows of the model's own weights are in none."""
+    runs = [(feed.row, feed.row + len(feed.tokens), feed.tail.policy) for feed in layout.feeds]
+    runs += [(feed.row, feed.row + feed.end - feed.start, feed.block.policy) for feed in layout.block_feeds]
+    spans: list[Span] = []
+    for start, end, policy in sorted(runs, key=lambda run: run[0]):
+        if policy is None:
+            continue
+        if spans and spans[-1].end == start and spans[-1].adapter is adapters[policy]:
+            start = spans.pop().start
+        spans.append(Span(start, end, adapters[policy]))
+    return spans
 
 
 class CachedAttention:

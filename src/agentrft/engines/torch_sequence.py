@@ -12,7 +12,9 @@ import random
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field
 
-from agentrft.engines.torch_cache import KvCache, Tail
+from agentrft.engines.torch_adapters import Adapter
+from agentrft.engines.torch_cache import KvCache, Policy, Tail
+from agentrft.engines.torch_constraint import Guide
 from agentrft.protocols import Chunk, GenerateRequest
 
 
@@ -31,7 +33,17 @@ class Sequence:
     """Tokens whose KV is in the cache."""
     cancelled: bool = False
     finished: bool = False
-    """Its last token is drawn."""
+    """Its last token is drawn, or it failed."""
+    failed: bool = False
+    adapter: Adapter | None = None
+    guide: Guide | None = None
+    """Holds it to its constraint."""
+    cached: int | None = None
+    """Tokens of the request whose KV was there when it was first seated; None before."""
+
+    @property
+    def policy(self) -> Policy:
+        return None if self.adapter is None else (self.adapter.name, self.adapter.version)
 
     @property
     def new_tokens(self) -> int:
@@ -48,14 +60,14 @@ def by_tail(sequences: Listed[Sequence]) -> dict[int, list[Sequence]]:
 
 def join(newcomers: Listed[Sequence], cache: KvCache) -> None:
     """Let newcomers with the same tokens share the slot of the one that has the most of them computed."""
-    first: dict[tuple[int, ...], Sequence] = {}
-    for sequence in sorted(newcomers, key=_computed, reverse=True):
-        other = first.setdefault(tuple(sequence.tokens), sequence)
+    first: dict[tuple[Policy, tuple[int, ...]], Sequence] = {}
+    for sequence in sorted(newcomers, key=computed, reverse=True):
+        other = first.setdefault((sequence.policy, tuple(sequence.tokens)), sequence)
         if other is not sequence:
             move(sequence, other, cache)
 
 
-def _computed(sequence: Sequence) -> int:
+def computed(sequence: Sequence) -> int:
     """Tokens whose KV is there already; a block that was only just made counts as computed in `done`."""
     block = None if sequence.tail is None else sequence.tail.block
     path = [] if block is None else block.path()

@@ -21,7 +21,7 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-_PEFT_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -49,7 +49,7 @@ def save_weights(model: TorchModel, masters: dict[str, nn.Parameter], folder: Pa
         _write(tensors, folder / MODEL, {"format": "pt"})
         model.config.save_pretrained(folder)
         return
-    _write({_PEFT_PREFIX + name: value for name, value in tensors.items()}, folder / ADAPTER)
+    _write({PEFT_PREFIX + name: value for name, value in tensors.items()}, folder / ADAPTER)
     config = peft_config(model)
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -76,7 +76,7 @@ def peft_config(model: TorchModel) -> dict[str, Any]:
 def load_weights(model: TorchModel, masters: dict[str, nn.Parameter], folder: Path) -> None:
     """Read weights that `save_weights` (or PEFT) wrote into the masters; raises UserError when they do not fit."""
     path = _file(folder, MODEL if model.lora is None else ADAPTER, model)
-    tensors = {name.removeprefix(_PEFT_PREFIX): value for name, value in _read(path)[0].items()}
+    tensors = {name.removeprefix(PEFT_PREFIX): value for name, value in read_tensors(path)[0].items()}
     missing = sorted(masters.keys() - tensors.keys())
     extra = sorted(tensors.keys() - masters.keys())
     shapes = [n for n in masters.keys() & tensors.keys() if masters[n].shape != tensors[n].shape]
@@ -96,7 +96,7 @@ def load_weights(model: TorchModel, masters: dict[str, nn.Parameter], folder: Pa
 def load(model: TorchModel, masters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Restore weights and optimiser state, bit for bit, and drop any gradient under way."""
     _file(folder, MODEL if model.lora is None else ADAPTER, model)
-    state, notes = _read(_file(folder, OPTIMIZER, model))
+    state, notes = read_tensors(_file(folder, OPTIMIZER, model))
     load_weights(model, masters, folder)
     optimizer.zero_grad(set_to_none=True)
     optimizer.state.clear()
@@ -128,7 +128,7 @@ def _write(tensors: dict[str, Tensor], path: Path, notes: dict[str, str] | None 
         raise OSError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and notes of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:

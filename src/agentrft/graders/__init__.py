@@ -24,12 +24,23 @@ from agentrft.graders.score_model import ScoreModelGrader, ScoreModelSpec
 from agentrft.graders.spec import Setting
 from agentrft.graders.string_check import StringCheckGrader, StringCheckSpec
 from agentrft.graders.text_similarity import TextSimilarityGrader, TextSimilaritySpec
+from agentrft.net.policy import Forbidden, NetworkPolicy
 from agentrft.protocols import ChatEndpoint, Grader, Judge, OpenJudge
 
 AnySpec = StringCheckSpec | TextSimilaritySpec | ScoreModelSpec | LabelModelSpec | PythonSpec | EndpointSpec | MultiSpec
 
 GraderSpec = Annotated[AnySpec, Field(discriminator="type")]
 """Any grader document, by its `type`."""
+
+
+def _build_endpoint(spec: EndpointSpec, setting: Setting) -> Grader:
+    try:
+        setting.network.check_url(spec.url)
+    except Forbidden as refused:
+        raise UserError(
+            f"grader {spec.name!r}: {refused}; give another `url`", param=f"{setting.param}.url", code="invalid_grader"
+        ) from None
+    return EndpointGrader(spec, policy=setting.network)
 
 
 def _build_multi(spec: MultiSpec, setting: Setting) -> Grader:
@@ -46,7 +57,7 @@ GRADERS: dict[str, Callable[[Any, Setting], Grader]] = {
     "score_model": lambda spec, setting: ScoreModelGrader(spec, setting.open_judge(spec.endpoint(), setting.param)),
     "label_model": lambda spec, setting: LabelModelGrader(spec, setting.open_judge(spec.endpoint(), setting.param)),
     "python": lambda spec, setting: PythonGrader(spec, setting.base_dir, param=setting.param),
-    "endpoint": lambda spec, setting: EndpointGrader(spec),
+    "endpoint": _build_endpoint,
     "multi": _build_multi,
 }
 """How each type is built from its spec and what surrounds it."""
@@ -84,15 +95,19 @@ def build_grader(
     *,
     param: str = "grader",
     open_judge: OpenJudge | None = None,
+    network: NetworkPolicy | None = None,
 ) -> Grader:
     """A grader ready to use; whoever gets it closes it.
 
     `open_judge` reaches the models that `score_model` and `label_model` ask: `agentrft.engines.openai_chat.open_judge`
-    outside tests. Raises UserError for a bad document or source, and for a judge that cannot be opened.
+    outside tests. `network` says which addresses endpoints may have; what a person at the keyboard may reach when it is
+    left out. Raises UserError for a bad document or source, for an address that may not be asked, and for a judge that
+    cannot be opened.
     """
     if isinstance(spec, Mapping):
         spec = parse_grader(spec, param=param)
-    return _build(spec, Setting(base_dir=base_dir, param=param, open_judge=open_judge or _no_judge))
+    network = network or NetworkPolicy.local()
+    return _build(spec, Setting(base_dir=base_dir, param=param, open_judge=open_judge or _no_judge, network=network))
 
 
 def _build(spec: AnySpec, setting: Setting) -> Grader:

@@ -80,6 +80,7 @@ class MultiGrader:
             wall_s=max(grade.wall_s for grade in grades.values()),
             clipped={name: said for name, grade in grades.items() for said in grade.clipped.values()},
             token_usage=_tokens(grades.values()),
+            parts=grades,
         )
         if joined.value is not None or joined.is_fault or self._invalid_grade is None:
             return joined

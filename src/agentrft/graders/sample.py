@@ -6,6 +6,9 @@ import json
 import math
 from typing import Any
 
+from jsonschema import Draft202012Validator
+from jsonschema_specifications import REGISTRY
+
 from agentrft.net.wire import call_object, message_object
 from agentrft.types import Episode, Sample, StopReason
 
@@ -34,13 +37,26 @@ def sample_object(sample: Sample) -> dict[str, Any]:
     message = {"role": "assistant", "content": sample.output_text, "tool_calls": tools}
     return {
         "output_text": sample.output_text,
-        "output_json": _parsed(sample.output_text),
+        "output_json": _output_json(sample),
         "output_tools": tools,
         "choices": [{"index": 0, "message": message, "finish_reason": _FINISH.get(sample.stop_reason, "stop")}],
         "messages": [message_object(m) for m in sample.messages],
         "n_calls": sample.n_calls,
         "stop_reason": str(sample.stop_reason),
     }
+
+
+def _output_json(sample: Sample) -> Any:
+    """The answer read as JSON; None where it does not fit `output_schema`."""
+    if sample.output_schema is False:
+        return None
+    value = _parsed(sample.output_text)
+    if sample.output_schema is True or value is None:
+        return value
+    try:
+        return value if Draft202012Validator(sample.output_schema, registry=REGISTRY).is_valid(value) else None
+    except RecursionError:  # an answer nested as deeply as a schema that refers to itself can follow
+        return None
 
 
 def _parsed(text: str) -> Any:

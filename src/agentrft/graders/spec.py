@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agentrft.graders.template import Reference, Template
+from agentrft.net.policy import NetworkPolicy
 from agentrft.protocols import OpenJudge
 
 
@@ -41,6 +42,8 @@ class Setting:
     param: str
     """The field that the document stands in, for errors."""
     open_judge: OpenJudge
+    network: NetworkPolicy
+    """Which addresses graders may ask."""
 
 
 class Spec(BaseModel):

@@ -27,6 +27,8 @@ def bundle_hash(spec: JobSpec, base_dir: Path) -> str:
         "guardrails": spec.guardrails.model_dump(mode="json") if spec.guardrails else None,
         "files": files,
     }
+    if spec.agent.demos is not None and (base_dir / spec.agent.demos).is_file():
+        document["agent"]["demos"] = _digest(base_dir / spec.agent.demos)  # whatever it is called
     # Where order means something it is kept: arguments by position, rules of which the later one wins.
     for tool in document["agent"]["tools"]:
         if tool.get("parameters") is not None:

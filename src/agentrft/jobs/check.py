@@ -16,7 +16,6 @@ from pathlib import Path
 
 from agentrft.chat import pick_format
 from agentrft.data.check import ItemPath, check_dataset
-from agentrft.data.rows import Demonstration
 from agentrft.data.splits import check_overlap
 from agentrft.engines.models import SMOLLM2, context_tokens, load_tokenizer
 from agentrft.engines.openai_chat import open_judge
@@ -24,6 +23,13 @@ from agentrft.errors import UserError
 from agentrft.graders import build_grader, item_paths, warnings_of
 from agentrft.home import home
 from agentrft.jobs.check_credit import check_credit, check_tool_costs
+from agentrft.jobs.check_demonstrations import (
+    DemonstrationFile,
+    check_demonstrations,
+    describe_demonstrations,
+    longest_demonstration,
+    warnings_about_demonstrations,
+)
 from agentrft.jobs.check_preferences import (
     PreferenceFile,
     check_preferences,
@@ -34,16 +40,15 @@ from agentrft.jobs.check_preferences import (
 from agentrft.jobs.check_tools import (
     BoundTools,
     bound_tools,
-    check_calls,
     check_described,
     check_guardrails,
     check_row_schemas,
 )
 from agentrft.jobs.models import find_weights
-from agentrft.jobs.probe import GRADER, missing_grader, probe_grader, probe_tools
-from agentrft.jobs.rows import demonstrations_of, items_of, split_param, split_path
+from agentrft.jobs.probe import GRADER, left_s, missing_grader, probe_end, probe_grader, probe_servers, probe_tools
+from agentrft.jobs.rows import items_of, split_param, split_path
 from agentrft.jobs.spec import JobSpec
-from agentrft.train.demos import demonstration_row
+from agentrft.net.policy import NetworkPolicy
 from agentrft.types import Item, ToolSpec
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -73,18 +78,21 @@ class CheckReport:
             self.problems.append(error)
 
 
-def check_job(spec: JobSpec, base_dir: Path, *, start_from: str | None = None) -> CheckReport:
+def check_job(
+    spec: JobSpec, base_dir: Path, *, start_from: str | None = None, network: NetworkPolicy | None = None
+) -> CheckReport:
     """Check model, files, rows, grader, tools, demonstrations and lengths of a job.
 
-    `start_from` replaces the job's model, as `run --from` does. Nothing is downloaded and no model is loaded.
+    `start_from` replaces the job's model, as `run --from` does. `network` says which addresses tools and graders may
+    have; what a person at the keyboard may reach when it is left out. Nothing is downloaded and no model is loaded.
     """
     report = CheckReport()
-    tools = _check_tools(report, spec, base_dir)
-    paths = _check_grader(report, spec, base_dir)
+    tools = _check_tools(report, spec, base_dir, network)
+    paths = _check_grader(report, spec, base_dir, network)
     splits = _check_items(report, spec, base_dir, paths, tools)
     demonstrations = _check_demonstrations(report, spec, base_dir, tools)
     preferences = _check_preferences(report, spec, base_dir, tools)
-    _probe(report, spec, base_dir, splits)
+    _probe(report, spec, base_dir, splits, network)
     _check_training(report, spec, base_dir, splits)
     with report.collecting():
         name = start_from or spec.model
@@ -96,10 +104,12 @@ def check_job(spec: JobSpec, base_dir: Path, *, start_from: str | None = None) -
     return report
 
 
-def _check_tools(report: CheckReport, spec: JobSpec, base_dir: Path) -> BoundTools | None:
+def _check_tools(
+    report: CheckReport, spec: JobSpec, base_dir: Path, network: NetworkPolicy | None
+) -> BoundTools | None:
     """What the job binds; None when that could not be read."""
     with report.collecting():
-        bound = asyncio.run(bound_tools(spec, base_dir))
+        bound = asyncio.run(bound_tools(spec, base_dir, network))
         report.facts.append(("tools", ", ".join(bound.names) or "none"))
         report.warnings += check_guardrails(spec.guardrails, bound)
         with report.collecting():
@@ -108,7 +118,9 @@ def _check_tools(report: CheckReport, spec: JobSpec, base_dir: Path) -> BoundToo
     return None
 
 
-def _check_grader(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozenset[ItemPath]:
+def _check_grader(
+    report: CheckReport, spec: JobSpec, base_dir: Path, network: NetworkPolicy | None
+) -> frozenset[ItemPath]:
     """What the grader reads of each row."""
     reinforcement = spec.method.reinforcement
     if reinforcement is None:
@@ -117,31 +129,42 @@ def _check_grader(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozens
         return frozenset()
     grader = reinforcement.grader
     with report.collecting():
-        build_grader(grader, base_dir, param=GRADER, open_judge=open_judge)
+        build_grader(grader, base_dir, param=GRADER, open_judge=open_judge, network=network)
         report.facts.append(("grader", f"{grader.name} ({grader.type})"))
         report.warnings.extend(warnings_of(grader, base_dir, param=GRADER))
-    return frozenset(item_paths(grader)) | _check_audit(report, spec, base_dir)
+    return frozenset(item_paths(grader)) | _check_audit(report, spec, base_dir, network)
 
 
-def _check_audit(report: CheckReport, spec: JobSpec, base_dir: Path) -> frozenset[ItemPath]:
+def _check_audit(
+    report: CheckReport, spec: JobSpec, base_dir: Path, network: NetworkPolicy | None
+) -> frozenset[ItemPath]:
     """What the audit's grader reads of each row."""
     if not spec.audit or spec.audit.grader is None:
         return frozenset()
     with report.collecting():
-        build_grader(spec.audit.grader, base_dir, param="audit.grader", open_judge=open_judge)
+        build_grader(spec.audit.grader, base_dir, param="audit.grader", open_judge=open_judge, network=network)
     return frozenset(item_paths(spec.audit.grader))
 
 
-def _probe(report: CheckReport, spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[Item]]) -> None:
+def _probe(
+    report: CheckReport,
+    spec: JobSpec,
+    base_dir: Path,
+    splits: Mapping[str, Sequence[Item]],
+    network: NetworkPolicy | None,
+) -> None:
     """Run grader and tools on the first row of each split, unless they are known not to work."""
     blamed = [problem.param or "" for problem in report.problems]
     first_items = {split: items[0] for split, items in splits.items() if items}
+    until = probe_end()
     if spec.method.reinforcement is not None and not any(param.startswith(GRADER) for param in blamed):
         with report.collecting():
-            report.warnings += probe_grader(spec, base_dir, first_items)
+            report.warnings += probe_grader(spec, base_dir, first_items, network)
     if spec.agent.tools and not any(param.startswith("agent.tools") for param in blamed):
         with report.collecting():
-            probe_tools(spec, base_dir, first_items)
+            if network is not None:
+                probe_servers(spec, network, within_s=left_s(until))
+            probe_tools(spec, base_dir, first_items, network, within_s=left_s(until))
 
 
 def _check_items(
@@ -185,15 +208,14 @@ def _missing_train() -> UserError:
 
 def _check_demonstrations(
     report: CheckReport, spec: JobSpec, base_dir: Path, tools: BoundTools | None
-) -> list[Demonstration]:
+) -> list[DemonstrationFile]:
     if spec.method.type != "supervised" and spec.data.demonstrations is None:
         return []
     with report.collecting():
-        demonstrations = demonstrations_of(spec, base_dir)
-        report.facts.append(("demonstrations", str(len(demonstrations))))
-        if tools is not None:
-            check_calls(demonstrations, tools, base_dir / (spec.data.demonstrations or ""))
-        return demonstrations
+        files = check_demonstrations(spec, base_dir, tools)
+        report.facts.append(("demonstrations", describe_demonstrations(files)))
+        report.warnings += warnings_about_demonstrations(files)
+        return files
     return []
 
 
@@ -259,7 +281,7 @@ def _check_lengths(
     base_dir: Path,
     folder: Path,
     splits: Mapping[str, Sequence[Item]],
-    imitated: Sequence[Demonstration | PreferenceFile],
+    imitated: Sequence[DemonstrationFile | PreferenceFile],
     tools: Sequence[ToolSpec],
 ) -> None:
     """Every prompt leaves room for a reply, demonstrations and preferences fit, in the model's own tokens."""
@@ -281,15 +303,11 @@ def _check_lengths(
                     lengths[item.line] = len(chat_format.prompt(item.messages, item.tools or tools))
             longest = max([longest, *lengths.values()])
             _check_room(spec, lengths, capacity, str(spec.data.path_of(split)))
-    with report.collecting():
-        source, rows = str(base_dir / (spec.data.demonstrations or "")), []
-        for demonstration in (one for one in imitated if isinstance(one, Demonstration)):
-            with _in_row(source, demonstration.line, "data.demonstrations"):
-                described = demonstration.tools or tools
-                row = demonstration_row(demonstration, described, chat_format, max_tokens=capacity)
-            rows.append(len(row.ids))
-        if rows:
-            report.facts.append(("longest demonstration", f"{max(rows)} tokens"))
+    for file in (one for one in imitated if isinstance(one, DemonstrationFile)):
+        with report.collecting():
+            found = longest_demonstration(file, tools, chat_format, max_tokens=capacity)
+            what = "demonstration" if file.param == "data.demonstrations" else "held-out demonstration"
+            report.facts.append((f"longest {what}", f"{found} tokens"))
     for file in (one for one in imitated if isinstance(one, PreferenceFile)):
         with report.collecting():
             found = longest_row(file, tools, chat_format, max_tokens=capacity)

@@ -12,6 +12,7 @@ from agentrft.data.rows import Demonstration
 from agentrft.errors import UserError
 from agentrft.jobs.spec import JobSpec
 from agentrft.jobs.tools import open_tools
+from agentrft.net.policy import NetworkPolicy
 from agentrft.tools import ArgumentCheck, Guardrails
 from agentrft.tools.guardrails.access import is_unmatched, rules_for
 from agentrft.tools.guardrails.approval import needed_approval
@@ -31,9 +32,9 @@ class BoundTools:
     """What rows that list no tools are offered."""
 
 
-async def bound_tools(spec: JobSpec, base_dir: Path) -> BoundTools:
+async def bound_tools(spec: JobSpec, base_dir: Path, network: NetworkPolicy | None = None) -> BoundTools:
     """Opens the job's tools to see what they are, and closes them."""
-    tools = await open_tools(spec, base_dir)
+    tools = await open_tools(spec, base_dir, network=network)
     await tools.close()
     return BoundTools(names=tools.names, specs=tools.described, offered=tools.specs)
 
@@ -100,8 +101,10 @@ def check_calls(
     for demonstration in demonstrations:
         where = f"{source}, line {demonstration.line}: {what} calls"
         checks = own | {tool.name: ArgumentCheck(tool) for tool in demonstration.tools or ()}
+        # A job that binds no tools plays none: whoever calls the result brings the tools, as the rows do.
+        known = tools.names or [tool.name for tool in demonstration.tools]
         for call in (call for message in demonstration.messages for call in message.tool_calls):
-            if call.name not in tools.names:
+            if call.name not in known:
                 raise UserError(
                     f"{where} {call.name!r}, which the job does not bind; expected one of: "
                     f"{', '.join(sorted(tools.names)) or 'none'}. Add it to `agent.tools`, or mend {what}",

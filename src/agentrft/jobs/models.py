@@ -1,14 +1,15 @@
 """Which weights a name means: a base model, or one that a job trained.
 
 Accepted wherever the command line takes a model: what `engines.models.resolve` accepts (folder, hub id, built-in
-name), a job id (its best checkpoint), the name of a trained model under `AGENTRFT_HOME/models`, and the folder of a
-checkpoint or of any PEFT adapter.
+name), a job id (its best checkpoint), an `ft:` name as the API gives it (a job's result or checkpoint), the name of a
+trained model under `AGENTRFT_HOME/models`, and the folder of a checkpoint or of any PEFT adapter.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from agentrft.engines.models import resolve
 from agentrft.errors import UserError
 from agentrft.home import home
+from agentrft.jobs.names import ModelName, is_trained
+from agentrft.train.checkpoint import checkpoint_name
 
 CARD = "agentrft.json"
 """Beside a trained model's weights: `{base_model, job, step, reward}`."""
@@ -48,11 +51,16 @@ class Weights:
         return self.trained is not None and self.rank is None
 
 
-def find_weights(name: str, *, base_dir: Path | None = None) -> Weights:
+def find_weights(
+    name: str, *, base_dir: Path | None = None, find_job: Callable[[ModelName], str] | None = None
+) -> Weights:
     """The weights that `name` means; raises UserError when nothing of that name can be found.
 
-    Relative paths start at `base_dir` (a job file's folder), then at the current folder.
+    Relative paths start at `base_dir` (a job file's folder), then at the current folder. `find_job` gives the id of the
+    job behind an `ft:` name, or raises UserError; jobs on this machine's disk are looked through when it is left out.
     """
+    if is_trained(name):
+        return _of_name(name, find_job or _job_on_disk)
     if name.startswith("ftjob-"):
         return _of_job(name)
     for candidate in _candidates(name, base_dir):
@@ -107,6 +115,43 @@ def _of_job(job_id: str) -> Weights:
         param="model",
         code="model_not_found",
     )
+
+
+def _of_name(name: str, find_job: Callable[[ModelName], str]) -> Weights:
+    parsed = ModelName.parse(name)
+    job_id = find_job(parsed)
+    if parsed.step is None:
+        return replace(_of_job(job_id), name=name)
+    folder = home() / "jobs" / job_id / "checkpoints" / checkpoint_name(parsed.step)
+    if not folder.is_dir():
+        saved = sorted(int(path.name[len("step-") :]) for path in folder.parent.glob("step-*"))
+        raise UserError(
+            f"model {name!r}: job {job_id} keeps no checkpoint of step {parsed.step}; expected one of "
+            f"{', '.join(map(str, saved)) or 'none'}. Take one of these, or the job's result",
+            param="model",
+            code="model_not_found",
+        )
+    return replace(find_weights(str(folder)), name=name)
+
+
+def _job_on_disk(name: ModelName) -> str:
+    """The one job whose folder under `AGENTRFT_HOME/jobs` is of that name."""
+    found = [path.parent.name for path in (home() / "jobs").glob(f"ftjob-{name.job_prefix}*/{JOB_FILE}")]
+    named = [job_id for job_id in found if _is_named(home() / "jobs" / job_id, name)]
+    if len(named) == 1:
+        return named[0]
+    got = "more than one job is of that name" if named else f"no job under {home() / 'jobs'} is of that name"
+    raise UserError(
+        f"model {str(name)!r}: {got}; expected the result or a checkpoint of a job. `agentrft jobs list` shows them",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def _is_named(folder: Path, name: ModelName) -> bool:
+    # The base is left out: a job that was asked for by an operator's alias is called by it, and trains what it means.
+    its_own = ModelName.of_job({"id": folder.name, **_read_json(folder / JOB_FILE)})
+    return (its_own.job_prefix, its_own.suffix, its_own.org) == (name.job_prefix, name.suffix, name.org)
 
 
 def _adapter(name: str, folder: Path) -> Weights:

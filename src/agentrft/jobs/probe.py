@@ -1,12 +1,14 @@
 """Runs a job's own code once on the first row of each split: what cannot be known from reading it.
 
-The grader grades an empty answer, and so asks its judge or endpoint; the tools are opened and closed. Each gets at most
-ten seconds.
+The grader grades an empty answer, and so asks its judge or endpoint; the tools are opened and closed; for a job from
+the network somebody has to take a connection at the address of each HTTP tool. Ten seconds in all: what does not answer
+in time is a warning, what cannot be reached an error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,11 +18,18 @@ from agentrft.graders import build_grader
 from agentrft.jobs.rows import split_param, split_path
 from agentrft.jobs.spec import JobSpec
 from agentrft.jobs.tools import open_tools
+from agentrft.net.exchange import Lost
+from agentrft.net.policy import Forbidden, NetworkPolicy
+from agentrft.net.reach import reach
+from agentrft.together import together
 from agentrft.tools import ToolLimits
+from agentrft.tools.http_binding import HttpBinding
 from agentrft.types import Grade, Item, Sample
 
 GRADER = "method.reinforcement.grader"
 _PROBE_S = 10.0
+_LEAST_S = 0.1
+"""What the last part gets when the ones before it took all the time."""
 
 
 def missing_grader() -> UserError:
@@ -32,15 +41,23 @@ def missing_grader() -> UserError:
     )
 
 
-def probe_grader(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) -> list[str]:
+def probe_grader(
+    spec: JobSpec,
+    base_dir: Path,
+    first_items: Mapping[str, Item],
+    network: NetworkPolicy | None = None,
+    *,
+    within_s: float | None = None,
+) -> list[str]:
     """Warnings about answers without a number; raises UserError when the grader's own code raises, or what it asks (a
     judge, an endpoint) cannot be reached.
 
     A grader that raises on a row names what the row does not have.
     """
     assert spec.method.reinforcement is not None
+    within_s = within_s or _PROBE_S
     warnings: list[str] = []
-    for split, grade in asyncio.run(_grade_empty(spec, base_dir, first_items)).items():
+    for split, grade in asyncio.run(_grade_empty(spec, base_dir, first_items, network, within_s)).items():
         item = first_items[split]
         if grade.traceback:
             last = grade.traceback.strip().splitlines()[-1]
@@ -56,11 +73,19 @@ def probe_grader(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item])
     return warnings
 
 
-def probe_tools(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) -> None:
+def probe_tools(
+    spec: JobSpec,
+    base_dir: Path,
+    first_items: Mapping[str, Item],
+    network: NetworkPolicy | None = None,
+    *,
+    within_s: float | None = None,
+) -> None:
     """Open and close the tools for each item; raises UserError when they cannot start on one."""
+    within_s = within_s or _PROBE_S
     for split, item in first_items.items():
         try:
-            asyncio.run(_open_and_close(spec, base_dir, item))
+            asyncio.run(_open_and_close(spec, base_dir, item, network, within_s / len(first_items)))
         except ToolFault as fault:
             source = split_path(spec, base_dir, split)
             raise UserError(
@@ -71,17 +96,57 @@ def probe_tools(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) 
             ) from fault
 
 
-async def _grade_empty(spec: JobSpec, base_dir: Path, first_items: Mapping[str, Item]) -> dict[str, Grade]:
+def probe_servers(spec: JobSpec, network: NetworkPolicy, *, within_s: float) -> None:
+    """Raise UserError for the first HTTP tool at whose address nobody takes a connection; nothing is asked."""
+    http = {k: binding for k, binding in enumerate(spec.agent.tools) if isinstance(binding, HttpBinding)}
+
+    async def one(position: int, binding: HttpBinding) -> None:
+        try:
+            await reach(binding.server_url, network, within_s=within_s)
+        except (Lost, Forbidden) as lost:
+            raise UserError(
+                f"tool {binding.name!r}: its server {lost}; expected a service that answers there. Start it, or mend "
+                "`server_url`",
+                param=f"agent.tools.{position}.server_url",
+                code="tool_unreachable",
+            ) from lost
+
+    async def every() -> None:
+        await together(one(position, binding) for position, binding in http.items())
+
+    asyncio.run(every())
+
+
+def probe_end() -> float:
+    """When everything that begins to be probed now has to be done, as `time.monotonic` counts."""
+    return time.monotonic() + _PROBE_S
+
+
+def left_s(until: float) -> float:
+    """Seconds until a time of `time.monotonic`, a little at least."""
+    return max(until - time.monotonic(), _LEAST_S)
+
+
+async def _grade_empty(
+    spec: JobSpec,
+    base_dir: Path,
+    first_items: Mapping[str, Item],
+    network: NetworkPolicy | None,
+    within_s: float,
+) -> dict[str, Grade]:
     assert spec.method.reinforcement is not None
-    grader = build_grader(spec.method.reinforcement.grader, base_dir, param=GRADER, open_judge=open_judge)
+    document = spec.method.reinforcement.grader
+    grader = build_grader(document, base_dir, param=GRADER, open_judge=open_judge, network=network)
     grades: dict[str, Grade] = {}
+    until = time.monotonic() + within_s
     try:
         for split, item in first_items.items():
             try:
-                async with asyncio.timeout(_PROBE_S):
+                async with asyncio.timeout(left_s(until)):
                     grades[split] = await grader.grade(Sample(output_text=""), item, "trace_check")
             except TimeoutError:
-                grades[split] = Grade(value=None, reason=f"the grader gave no answer within {_PROBE_S:g} s")
+                grades[split] = Grade(value=None, reason=f"the grader gave no answer within {within_s:g} s")
+                break
             except BoundaryError as fault:
                 raise UserError(
                     f"the grader could not grade an empty answer to {split}, line {item.line}: {fault}; expected an "
@@ -94,9 +159,11 @@ async def _grade_empty(spec: JobSpec, base_dir: Path, first_items: Mapping[str, 
     return grades
 
 
-async def _open_and_close(spec: JobSpec, base_dir: Path, item: Item) -> None:
-    limit_s = min(_PROBE_S, spec.agent.limits.tool_timeout_s)
-    toolset = await open_tools(spec, base_dir, ToolLimits(timeout_s=limit_s))
+async def _open_and_close(
+    spec: JobSpec, base_dir: Path, item: Item, network: NetworkPolicy | None, within_s: float
+) -> None:
+    limit_s = min(within_s, spec.agent.limits.tool_timeout_s)
+    toolset = await open_tools(spec, base_dir, ToolLimits(timeout_s=limit_s), network=network)
     try:
         session = await toolset.open(item, "trace_check")
         await session.close()

@@ -1,14 +1,17 @@
-"""A job's rows as the agent gets them: read from the files it names, with its system message put in front."""
+"""A job's rows as the agent gets them: read from the files it names, behind its system message and worked examples."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agentrft.data.preferences import Preference, Rated, read_preferences, read_rated
 from agentrft.data.rows import Demonstration, read_demonstrations, read_items
 from agentrft.errors import UserError
 from agentrft.jobs.spec import JobSpec
+from agentrft.tools import ToolDoc
+from agentrft.tools.docs import documented
 from agentrft.types import Item, Message, ToolSpec
 
 _FIELDS = ("train", "validation", "test")
@@ -36,22 +39,53 @@ def split_path(spec: JobSpec, base_dir: Path, split: str) -> Path:
 def items_of(spec: JobSpec, base_dir: Path, split: str) -> list[Item]:
     """All items of a split, in file order; raises UserError for a missing file and for the first bad row."""
     path = split_path(spec, base_dir, split)
-    return [with_system(item, spec.agent.system) for item in read_items(path, param=split_param(split))]
+    lead = Lead.of(spec, base_dir)
+    return [lead.item(item) for item in read_items(path, param=split_param(split))]
 
 
-def demonstrations_of(spec: JobSpec, base_dir: Path) -> list[Demonstration]:
-    """All demonstrations; raises UserError when the job names none, and for the first bad row."""
-    if spec.data.demonstrations is None:
+def demonstrations_of(spec: JobSpec, base_dir: Path, *, held_out: bool = False) -> list[Demonstration]:
+    """All demonstrations, each a single episode; with `held_out` those of `data.demonstrations_validation`, if any.
+
+    Raises UserError when the job names no demonstrations, and for the first bad row.
+    """
+    param = "data.demonstrations_validation" if held_out else "data.demonstrations"
+    file = spec.data.demonstrations_validation if held_out else spec.data.demonstrations
+    if file is None:
+        if held_out:
+            return []
         raise UserError(
             "supervised fine-tuning needs demonstrations and the job names no file of them; expected "
             "`data.demonstrations`, a JSONL file of whole conversations (docs/job.md)",
-            param="data.demonstrations",
+            param=param,
             code="demonstrations_missing",
         )
-    system = spec.agent.system
+    lead = Lead.of(spec, base_dir)
+    whole = read_demonstrations(base_dir / file, param=param)
+    return [lead.demonstration(part) for one in whole for part in episodes_of(one)]
+
+
+def episodes_of(demonstration: Demonstration) -> list[Demonstration]:
+    """A conversation as one demonstration for each question that is answered by replies to learn.
+
+    Each has everything before its question as context, so that together they teach every reply once.
+    """
+    messages = demonstration.messages
+    by_reply = iter(demonstration.learnt)
+    learnt = [message.role == "assistant" and next(by_reply, True) for message in messages]
+    asks = [message.role in ("system", "user") for message in messages]
+    # What is asked after a reply begins another episode.
+    ends = [*(i for i in range(1, len(messages)) if asks[i] and not asks[i - 1]), len(messages)]
+    parts = [(begin, end) for begin, end in zip([0, *ends], ends, strict=False) if any(learnt[begin:end])]
+    if len(parts) == 1 and parts[0][1] == len(messages):
+        return [demonstration]
     return [
-        replace(demonstration, messages=_led(demonstration.messages, system))
-        for demonstration in read_demonstrations(base_dir / spec.data.demonstrations)
+        replace(
+            demonstration,
+            id=f"{demonstration.id}/{number}",
+            messages=messages[:end],
+            learnt=tuple(learnt[i] and i >= begin for i in range(end) if messages[i].role == "assistant"),
+        )
+        for number, (begin, end) in enumerate(parts)
     ]
 
 
@@ -78,26 +112,61 @@ def preferences_of(spec: JobSpec, base_dir: Path, *, held_out: bool = False) -> 
             param=param,
             code="preferences_missing",
         )
-    system, path = spec.agent.system, base_dir / file
+    lead, path = Lead.of(spec, base_dir), base_dir / file
     if spec.method.dpo.loss.type == "kto":
-        return [_led_rated(rated, system) for rated in read_rated(path, param=param)]
-    return [
-        replace(preference, prompt=_led(preference.prompt, system))
-        for preference in read_preferences(path, param=param)
-    ]
+        rated = read_rated(path, param=param)
+        return [replace(one, demonstration=lead.demonstration(one.demonstration)) for one in rated]
+    return [lead.preference(preference) for preference in read_preferences(path, param=param)]
 
 
-def _led_rated(rated: Rated, system: str | None) -> Rated:
-    demonstration = rated.demonstration
-    return replace(rated, demonstration=replace(demonstration, messages=_led(demonstration.messages, system)))
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """What every task is put behind: the job's system message, worked examples, and its words for the rows' tools."""
+
+    system: str | None = None
+    demos: tuple[Message, ...] = ()
+    docs: Mapping[str, ToolDoc] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: JobSpec, base_dir: Path) -> Lead:
+        """The job's; raises UserError for examples that cannot be read."""
+        agent = spec.agent
+        if agent.demos is None:
+            return cls(agent.system, docs=agent.tool_docs)
+        examples = read_demonstrations(base_dir / agent.demos, param="agent.demos")
+        said = (message for example in examples for message in example.messages if message.role != "system")
+        return cls(agent.system, tuple(said), agent.tool_docs)
+
+    def before(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The conversation behind the lead; a system message of its own stands in place of the job's."""
+        own = tuple(message for message in messages if message.role == "system")
+        if self.system and not own:
+            own = (Message(role="system", content=self.system),)
+        elif not self.demos:
+            return messages
+        return (*own, *self.demos, *(message for message in messages if message.role != "system"))
+
+    def tools(self, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
+        """Tools that a row lists, as the model is told about them; raises UserError for words that do not fit."""
+        return tuple(spec for spec in documented(specs, self.docs) if not self.docs.get(spec.name, _PLAIN).hidden)
+
+    def item(self, item: Item) -> Item:
+        """The item behind the lead."""
+        return replace(item, messages=self.before(item.messages), tools=self.tools(item.tools))
+
+    def demonstration(self, demonstration: Demonstration) -> Demonstration:
+        """The demonstration behind the lead, of which nothing is learnt."""
+        n_shown = sum(message.role == "assistant" for message in self.demos)
+        n_own = sum(message.role == "assistant" for message in demonstration.messages)
+        learnt = demonstration.learnt
+        if n_shown:
+            learnt = (*(False,) * n_shown, *(learnt or (True,) * n_own))
+        messages, tools = self.before(demonstration.messages), self.tools(demonstration.tools)
+        return replace(demonstration, messages=messages, tools=tools, learnt=learnt)
+
+    def preference(self, preference: Preference) -> Preference:
+        """The preference behind the lead."""
+        return replace(preference, prompt=self.before(preference.prompt), tools=self.tools(preference.tools))
 
 
-def with_system(item: Item, system: str | None) -> Item:
-    """The item with the job's system message in front, unless it has one of its own."""
-    return replace(item, messages=_led(item.messages, system))
-
-
-def _led(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
-    if not system or any(message.role == "system" for message in messages):
-        return messages
-    return (Message(role="system", content=system), *messages)
+_PLAIN = ToolDoc()

@@ -20,8 +20,10 @@ from agentrft.home import home
 from agentrft.jobs.load import parse_job
 from agentrft.jobs.models import JOB_FILE
 from agentrft.jobs.spec import JobSpec
+from agentrft.jobs.vault import open_vault, seal_fields, unseal_fields
 from agentrft.net.secrets import WITH_SECRETS
 from agentrft.protocols import Store
+from agentrft.store.schema import LOCAL_PROJECT
 
 Kind = Literal["supervised", "dpo", "reinforcement", "evaluation"]
 
@@ -61,9 +63,20 @@ def job_folder(job_id: str) -> Path:
 
 
 def create_job(
-    store: Store, spec: JobSpec, base_dir: Path, *, kind: Kind | None = None, start_from: str | None = None
+    store: Store,
+    spec: JobSpec,
+    base_dir: Path,
+    *,
+    kind: Kind | None = None,
+    start_from: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+    fixed_id: str | None = None,
 ) -> StoredJob:
-    """A new job in the store, `queued`; `kind` defaults to the document's method."""
+    """A new job in the store, `queued`; `kind` defaults to the document's method.
+
+    `extra` are further keys of the stored job: `project_id`, `runner`, `status`, and the `request` of an API's client.
+    Raises UserError (`job_exists`) where `fixed_id`, which replaces the id made of the document, is taken.
+    """
     document = {
         "object": "fine_tuning.job",
         "kind": kind or spec.method.type,
@@ -73,16 +86,17 @@ def create_job(
         "fine_tuned_model": None,
         "spec": spec.model_dump(mode="json"),
     }
-    # Only the store keeps secrets, so that the job can be resumed; neither the id nor job.json knows them.
-    runnable = spec.model_dump(mode="json", context=WITH_SECRETS)
+    # Only the store keeps secrets, sealed, so that the job can be resumed; neither the id nor job.json knows them.
+    runnable, project = spec.model_dump(mode="json", context=WITH_SECRETS), (extra or {}).get("project_id")
     # The folder's own place on the disk is left out: the same files elsewhere are the same job.
     digested = {key: value for key, value in document.items() if key != "base_dir"}
     for copy in itertools.count():
-        job_id = job_id_of(digested, copy)
+        job_id = fixed_id or job_id_of(digested, copy)
+        sealed = _sealed(runnable, document["spec"], _place(project, job_id))
         try:
-            store.create_job({"id": job_id, "status": "queued", **document, "spec": runnable})
+            store.create_job({"id": job_id, "status": "queued", **document, "spec": sealed, **(extra or {})})
         except UserError as error:
-            if error.code != "job_exists":
+            if error.code != "job_exists" or fixed_id:
                 raise
         else:
             return stored_job(store, job_id)
@@ -99,15 +113,29 @@ def job_id_of(document: Mapping[str, Any], copy: int) -> str:
 def stored_job(store: Store, job_id: str) -> StoredJob:
     """The job of that id; raises UserError when the store has none."""
     document = store.get_job(job_id)
+    spec = _unsealed(document["spec"], _place(document.get("project_id"), job_id))
     return StoredJob(
         id=job_id,
         kind=document["kind"],
-        spec=parse_job(document["spec"], source=f"stored job {job_id}"),
+        spec=parse_job(spec, source=f"stored job {job_id}"),
         base_dir=Path(document["base_dir"]),
         start_from=document.get("start_from"),
         status=document["status"],
         fine_tuned_model=document.get("fine_tuned_model"),
     )
+
+
+def _place(project: str | None, job_id: str) -> str:
+    """What a sealed value is bound to, but for its path in the job's document."""
+    return f"{project or LOCAL_PROJECT}|{job_id}|"
+
+
+def _sealed(runnable: Any, masked: Any, place: str) -> Any:
+    return seal_fields(runnable, masked, lambda value, path: open_vault().seal(value, place + path))
+
+
+def _unsealed(spec: Any, place: str) -> Any:
+    return unseal_fields(spec, lambda value, path: open_vault().unseal(value, place + path))
 
 
 def find_job(store: Store, given: str) -> str:

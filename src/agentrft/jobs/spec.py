@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from agentrft.audit.thresholds import Thresholds
 from agentrft.credit.spec import CreditSpec, GroupMean, LeaveOneOut, PenaltiesSpec
 from agentrft.graders import GraderSpec, MultiSpec
+from agentrft.jobs.response_format import ResponseFormat
 from agentrft.losses.spec import DpoLoss, PolicyGradientLoss, PolicyLossSpec, PreferenceLossSpec
-from agentrft.tools import Guardrails, OutputSpec, ToolBinding
+from agentrft.tools import Guardrails, OutputSpec, ToolBinding, ToolDoc
 
 
 class Document(BaseModel):
@@ -90,6 +91,8 @@ def _plain(document: Any, name: str) -> dict[str, Any]:
 class ReinforcementMethod(Document):
     grader: GraderSpec
     hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+    response_format: ResponseFormat | Literal[False] | None = None
+    """Which answers graders see as `sample.output_json`: those of this form; None takes any JSON, false no answer."""
 
 
 class Method(Document):
@@ -124,6 +127,8 @@ class Data(Document):
     """Further held-out files by name, for `eval --split NAME`."""
     demonstrations: File | None = None
     """Conversations to imitate."""
+    demonstrations_validation: File | None = None
+    """Held-out ones whose loss chooses the best checkpoint of a `supervised` job."""
     preferences: File | None = None
     """Pairs of outputs, or rated conversations."""
     preferences_validation: File | None = None
@@ -163,6 +168,10 @@ class Agent(Document):
     system: str | None = None
     """System message for rows that have none."""
     tools: list[ToolBinding] = []
+    tool_docs: dict[str, ToolDoc] = {}
+    """Other words for tools than their own, by name."""
+    demos: File | None = None
+    """Worked examples, as demonstrations: they stand in every prompt, between the system message and the task."""
     format: Literal["auto", "line", "hermes", "llama3", "mistral"] = "auto"
     """How tool calls are written; `auto` goes by the model's family."""
     outputs: dict[str, OutputSpec] = {}

@@ -21,14 +21,15 @@ from agentrft.jobs.rows import items_of
 from agentrft.jobs.service import Kind, StoredJob, create_job, stored_job
 from agentrft.jobs.spec import JobSpec
 from agentrft.ladder import measure
-from agentrft.ladder.measure import Measured
 from agentrft.ladder.result import LadderResult, StageRun
-from agentrft.ladder.state import LadderState
-from agentrft.runtime.local import ShouldStop, Watcher, train_in
+from agentrft.ladder.state import LadderState, open_ladder
+from agentrft.ladder.stops import Stops
+from agentrft.runtime.inprocess import train_in
+from agentrft.runtime.training import Watcher
 from agentrft.store import SqlStore
-from agentrft.train.evaluate import EvalPlan, evaluate
 from agentrft.train.log import RunLog
 from agentrft.train.plan import TrainResult
+from agentrft.train.stop import ShouldStop
 from agentrft.types import Item
 
 OpenWatch = Callable[[str, int | None], AbstractContextManager[Watcher]]
@@ -45,7 +46,7 @@ class LadderPlan:
     file_name: str = "job.yaml"
     """Of the job, in `base_dir`."""
     command: str | None = None
-    """What the user typed to begin this climb, and types to go on with it; None for `agentrft climb JOB`."""
+    """What the user typed to begin this climb, and types to go on with it; None for `agentrft climb --only-train`."""
     splits: Sequence[str] = ("test",)
     """Held-out splits; the first is the one that headlines quote."""
     n_items: int = 100
@@ -87,7 +88,7 @@ async def climb(
     same plan climbed again goes on from there.
     """
     state = open_state(plan, again=again)
-    climber = _Climber(plan, store, open_watch, _Stops(should_stop, deadline_s), load, state)
+    climber = _Climber(plan, store, open_watch, Stops(should_stop, deadline_s), load, state)
     if state.is_complete:
         return climber.result(None)
     started = time.monotonic()
@@ -102,21 +103,6 @@ async def climb(
     return climber.result(stopped)
 
 
-class _Stops:
-    """When to stop: at once (the user asked), or in time to measure before the deadline."""
-
-    def __init__(self, asked: ShouldStop, deadline_s: float | None) -> None:
-        self.asked = asked
-        self._deadline_s = deadline_s
-        self.measuring_s = 0.0
-        """What measuring one stage took last."""
-
-    def __call__(self) -> str | None:
-        """The reason to stop training after this step, or None."""
-        late = self._deadline_s is not None and time.monotonic() + 1.2 * self.measuring_s > self._deadline_s
-        return self.asked() or ("the time limit is reached" if late else None)
-
-
 class _Climber:
     """One climb: what is done, what is next."""
 
@@ -125,7 +111,7 @@ class _Climber:
         plan: LadderPlan,
         store: SqlStore,
         open_watch: OpenWatch,
-        stops: _Stops,
+        stops: Stops,
         load: build.LoadEngine | None,
         state: LadderState,
     ) -> None:
@@ -211,19 +197,15 @@ class _Climber:
         """Figures of the weights that are in the engine now."""
         started = time.monotonic()
         for split in self._plan.splits:
-            eval_plan = EvalPlan(
-                run=job.id,
-                split=split,
-                stage=stage,
-                items=self._items(split, self._plan.n_items),
-                samples=self._plan.samples,
-                pass_threshold=build.pass_threshold_of(job.spec),
-                penalties=job.spec.training.penalties,
-            )
             with self._open_watch(f"{stage} on {split.replace('_', ' ')}", None) as watch:
-                log = RunLog(self._store, job.id, watch=watch)
-                evaluation = await evaluate(eval_plan, live.agent, live.graded(), log)
-            measure.write(Measured.of(evaluation, best_step=best_step), self._piece_path(stage, split))
+                measured = await measure.play(
+                    live,
+                    RunLog(self._store, job.id, watch=watch),
+                    self._items(split, self._plan.n_items),
+                    self._plan.samples,
+                    measure.Place(stage=stage, split=split, best_step=best_step),
+                )
+            measure.write(measured, self._piece_path(stage, split))
         self._stops.measuring_s = time.monotonic() - started
 
     def _items(self, split: str, count: int) -> list[Item]:
@@ -236,7 +218,7 @@ class _Climber:
             best_step is None or all(piece.best_step == best_step for piece in pieces.values())
         )
 
-    def _pieces(self, stage: str) -> dict[str, Measured]:
+    def _pieces(self, stage: str) -> dict[str, measure.Measured]:
         read = ((split, measure.read(self._piece_path(stage, split))) for split in self._plan.splits)
         return {split: piece for split, piece in read if piece is not None}
 
@@ -259,7 +241,4 @@ class _Climber:
 
 def open_state(plan: LadderPlan, *, again: bool = False) -> LadderState:
     """The newest climb of this plan, or a new one; `again` makes a new one when the newest is complete."""
-    ladders = home() / "ladders"
-    done = sum(1 for _ in ladders.glob(f"{plan.key}-*/state.json"))
-    state = LadderState.open(ladders / f"{plan.key}-{max(done, 1)}")
-    return LadderState.open(ladders / f"{plan.key}-{done + 1}") if again and state.is_complete else state
+    return open_ladder(home() / "ladders", plan.key, again=again)

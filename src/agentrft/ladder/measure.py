@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from agentrft import build
 from agentrft.report.model import StageFigures
 from agentrft.stats import Interval, cluster_bootstrap, paired_cluster_bootstrap
-from agentrft.train.evaluate import Evaluation
+from agentrft.train.evaluate import EvalPlan, Evaluation, evaluate
+from agentrft.train.log import RunLog
+from agentrft.types import Item
 
 ValuesPerItem = Sequence[Sequence[float]]
 
@@ -59,6 +62,31 @@ class Measured:
         if list(before.item_ids) != list(self.item_ids):
             raise ValueError(f"{self.stage} and {before.stage} were measured on different items of {self.split}")
         return paired_cluster_bootstrap(before.reward_I_K, self.reward_I_K)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What is measured: ids and seeds of the episodes depend on it."""
+
+    stage: str
+    split: str
+    best_step: int | None = None
+    """Of the weights that play; None for the base model."""
+
+
+async def play(live: build.Live, log: RunLog, items: Sequence[Item], samples: int, place: Place) -> Measured:
+    """Figures of the weights that are in the engine now; the episodes go to the log's job. Raises as `evaluate`."""
+    plan = EvalPlan(
+        run=log.job_id,
+        split=place.split,
+        stage=place.stage,
+        items=items,
+        samples=samples,
+        pass_threshold=build.pass_threshold_of(live.spec),
+        penalties=live.spec.training.penalties,
+    )
+    evaluation = await evaluate(plan, live.agent, live.graded(), log)
+    return Measured.of(evaluation, best_step=place.best_step)
 
 
 def write(measured: Measured, path: Path) -> None:

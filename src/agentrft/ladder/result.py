@@ -47,7 +47,7 @@ class LadderResult:
     spec: JobSpec
     job_file: Path
     command: str | None
-    """What goes on with this climb; None for `agentrft climb JOB`."""
+    """What goes on with this climb; None for `agentrft climb JOB --only-train`."""
     stages: Sequence[StageRun]
     jobs: Mapping[str, StoredJob]
     """By stage: the jobs that trained it."""
@@ -125,7 +125,7 @@ class LadderResult:
         """Commands that make sense now."""
         job_file = _typed(self.job_file)
         if self.stopped:
-            command = self.command or f"agentrft climb {job_file} --seed {self.spec.seed}"
+            command = self.command or f"agentrft climb {job_file} --only-train --seed {self.spec.seed}"
             return [NextStep(what="go on where this stopped", command=command)]
         steps = []
         if self.trained_model:

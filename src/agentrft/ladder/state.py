@@ -16,7 +16,9 @@ class LadderState:
     jobs: dict[str, str] = field(default_factory=dict)
     """Stage → job id."""
     train_s: dict[str, float] = field(default_factory=dict)
-    """Stage → training wall time, over all sittings."""
+    """Stage → training wall time, over all sittings; the whole ladder keeps that of its other pieces here too."""
+    episodes: dict[str, int] = field(default_factory=dict)
+    """Piece of the whole ladder → episodes that it played."""
     wall_s: float = 0.0
     """Of everything, over all sittings."""
     is_complete: bool = False
@@ -31,7 +33,14 @@ class LadderState:
     def save(self) -> None:
         """Keep it, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        document = {name: getattr(self, name) for name in ("jobs", "train_s", "wall_s", "is_complete")}
+        document = {name: getattr(self, name) for name in ("jobs", "train_s", "episodes", "wall_s", "is_complete")}
         draft = self.folder / ".state.json.tmp"
         draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
         draft.replace(self.folder / "state.json")
+
+
+def open_ladder(ladders: Path, key: str, *, again: bool = False) -> LadderState:
+    """The newest climb of that key, or a new one; `again` makes a new one when the newest is complete."""
+    done = sum(1 for _ in ladders.glob(f"{key}-*/state.json"))
+    state = LadderState.open(ladders / f"{key}-{max(done, 1)}")
+    return LadderState.open(ladders / f"{key}-{done + 1}") if again and state.is_complete else state

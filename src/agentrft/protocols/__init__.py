@@ -9,6 +9,7 @@ from agentrft.protocols.engine import (
     BackwardReport,
     ChatFormat,
     Chunk,
+    Constraint,
     GenerateRequest,
     Generator,
     Learner,
@@ -16,7 +17,8 @@ from agentrft.protocols.engine import (
     Reply,
 )
 from agentrft.protocols.grading import Grader, Monitor
-from agentrft.protocols.store import EpisodeRecord, Store
+from agentrft.protocols.runtime import EndedWorker, Runtime, Worker
+from agentrft.protocols.store import EpisodeFilter, EpisodeRecord, Store
 from agentrft.protocols.tools import Tool, ToolContext, ToolSession, ToolSet
 
 __all__ = [
@@ -26,6 +28,9 @@ __all__ = [
     "ChatModel",
     "Chunk",
     "Clock",
+    "Constraint",
+    "EndedWorker",
+    "EpisodeFilter",
     "EpisodeRecord",
     "GenerateRequest",
     "Generator",
@@ -37,9 +42,11 @@ __all__ = [
     "OpenJudge",
     "OptimReport",
     "Reply",
+    "Runtime",
     "Store",
     "Tool",
     "ToolContext",
     "ToolSession",
     "ToolSet",
+    "Worker",
 ]

@@ -11,6 +11,15 @@ from agentrft.types import Message, Row, ToolResult, ToolSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """What a continuation's text must be, stop token aside; `stop` is only drawn once it is complete."""
+
+    kind: Literal["json_schema", "lark"]
+    source: str
+    """A JSON Schema as JSON text, or a grammar in llguidance's Lark syntax, where `<[ID]>` stands for a token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One continuation to generate."""
 
@@ -25,6 +34,14 @@ class GenerateRequest:
     """0 means greedy. Log-probs are of the distribution drawn from; greedy reports temperature 1."""
     order: tuple[int, int] = (0, 0)
     """(item, member) within the step: the order in which exact mode admits and lays out requests."""
+    adapter: str | None = None
+    """Plays an adapter that the generator was given by this name; None plays the weights that it trains."""
+    top_p: float = 1.0
+    """Draws only from the likeliest tokens that together have this probability; log-probs stay those of all tokens."""
+    top_logprobs: int = 0
+    """How many of the likeliest tokens to report at each place."""
+    constraint: Constraint | None = None
+    """Narrows what is drawn; log-probs stay those of all tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +53,10 @@ class Chunk:
     finish_reason: Literal["stop", "length"] | None
     """None until the last chunk."""
     policy_version: int
+    top_log_probs: Sequence[Sequence[tuple[int, float]]] = ()
+    """Per token, the likeliest (id, log-prob), most likely first; empty unless asked for."""
+    cached_tokens: int = 0
+    """Of the request's tokens, those whose KV was already there; the same on every chunk."""
 
 
 class Generator(Protocol):
@@ -50,7 +71,8 @@ class Generator(Protocol):
         """Yield chunks until one carries a finish_reason.
 
         Closing the iterator early frees the slot. Concurrent requests are batched continuously.
-        Raises UserError when tokens + max_new_tokens exceed `context_tokens`, EngineFault when the engine died.
+        Raises UserError when tokens + max_new_tokens exceed `context_tokens`, for an adapter it does not have and for a
+        constraint that it cannot hold to, EngineFault when the engine died.
         """
         ...
 

@@ -107,18 +107,26 @@ class Store(Protocol):
         job_id: str,
         *,
         step: int | None = None,
-        item_id: str | None = None,
-        phase: str | None = None,
-        stop_reason: str | None = None,
-        min_reward: float | None = None,
-        max_reward: float | None = None,
+        wanted: EpisodeFilter | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> list[EpisodeRecord]:
-        """By step, in the order they were added; those that are what is given."""
+        """By step, in the order they were added: of one step, of those that are wanted, behind the episode `after`."""
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeFilter:
+    """Which episodes; None takes all."""
+
+    step: int | None = None
+    item_id: str | None = None
+    phase: str | None = None
+    stop_reason: str | None = None
+    min_reward: float | None = None
+    max_reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from agentrft.report.model import Report
 from agentrft.report.plots import figures, stop_colour, stop_reason_order
 from agentrft.report.text import printable
 from agentrft.report.transcript import transcript
-from agentrft.report.wording import bounds, gain, number, stop_words
+from agentrft.report.wording import bounds, duration, gain, number, stop_words
 from agentrft.stats import Interval
 
 _LINE_WORDS = {
@@ -77,7 +77,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters |= {"bounds": bounds, "gain": gain, "number": number}
+    environment.filters |= {"bounds": bounds, "duration": duration, "gain": gain, "number": number}
     environment.globals |= {"transcript": transcript, "share": _share, "words": _LINE_WORDS}
     return environment
 

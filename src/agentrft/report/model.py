@@ -43,6 +43,27 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RungLine:
+    """What one rung of the whole ladder cost and brought, and what was decided on it."""
+
+    name: str
+    over: str | None = None
+    """The rung that it started from; None for the first."""
+    gain: Interval | None = None
+    """Paired, in reward, over that rung."""
+    episodes: int = 0
+    """Played to make it: a search, or a training."""
+    wall_s: float = 0.0
+    decided: str = ""
+    """The verdict in words; empty where none was made."""
+    why: str = ""
+    numbers: str = ""
+    """What the rule compared."""
+    sure: str = ""
+    """Share of resamples with the same verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepPoint:
     """One optimiser step as the curves show it."""
 
@@ -100,6 +121,8 @@ class Report:
     stages: Sequence[Stage] = ()
     gains: Sequence[tuple[str, Interval]] = ()
     """Paired differences by label, for example "RFT over SFT, test"."""
+    rungs: Sequence[RungLine] = ()
+    """Of a climb of the whole ladder: cost and decision of each stage."""
     steps: Sequence[StepPoint] = ()
     validations: Sequence[ValidationPoint] = ()
     best_step: int | None = None

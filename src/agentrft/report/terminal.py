@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from agentrft.report.model import NextStep, Shown, Stage
+from agentrft.report.model import NextStep, RungLine, Shown, Stage
 from agentrft.report.text import one_line
 from agentrft.report.transcript import PromptPart, transcript
-from agentrft.report.wording import bounds, gain, number
+from agentrft.report.wording import bounds, duration, gain, number
 from agentrft.stats import Interval
 from agentrft.types import Episode
 
@@ -60,6 +60,22 @@ def gain_lines(gains: Sequence[tuple[str, Interval]]) -> Text:
     for index, (label, interval) in enumerate(gains):
         style = "bold green" if interval.low > 0 else "bold red" if interval.high < 0 else "bold"
         text.append(("\n" if index else "") + f"{label:<{width}}  ").append(gain(interval), style=style)
+    return text
+
+
+def rung_lines(rungs: Sequence[RungLine]) -> Text:
+    """For each rung what it cost, and what was decided on it and why; print with `soft_wrap=True`."""
+    text = Text()
+    for index, rung in enumerate(rungs):
+        text.append(("\n" if index else "") + rung.name, style="bold")
+        if rung.over is not None:
+            text.append(f"  {rung.episodes} episodes, {duration(rung.wall_s)}, from {rung.over}", style="dim")
+        if rung.decided:
+            text.append("\n  decided: ", style="dim").append(rung.decided, style="cyan")
+            text.append(f"  ({rung.sure} of resamples)", style="dim")
+            text.append(f"\n  {one_line(rung.why, 160)}", style="dim")
+            if rung.numbers:
+                text.append(f"\n  {one_line(rung.numbers, 160)}", style="dim")
     return text
 
 

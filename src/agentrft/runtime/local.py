@@ -1,170 +1,159 @@
-"""Runs a job in this process: claims it, trains, publishes the result, and leaves the job in a state that says so."""
+"""`Runtime` on this machine: a process for each job, in a session of its own, so that it outlives its server."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from agentrft import build
-from agentrft.errors import BoundaryError, UserError
-from agentrft.home import home
-from agentrft.jobs.models import find_weights, publish
-from agentrft.jobs.service import StoredJob, result_name, write_job_file
-from agentrft.runtime.audit import audit_of
-from agentrft.store import SqlStore
-from agentrft.train import dpo, rft, sft
-from agentrft.train.log import Progress, RunLog
-from agentrft.train.plan import TrainResult
-from agentrft.types import Item
+from agentrft.errors import StoreFault
+from agentrft.jobs.service import job_folder
+from agentrft.protocols import EndedWorker, Worker
+from agentrft.runtime import processes
+from agentrft.runtime.settings import WorkerSettings
+from agentrft.runtime.worker import LOG
 
-LEASE_S = 60.0
-"""A process that has been silent this long no longer owns its job."""
+_TAIL_BYTES = 2000
+_MODULE = "agentrft.runtime.worker"
 
-Watcher = Callable[[Progress], None]
-ShouldStop = Callable[[], str | None]
+
+class LocalRuntime:
+    """Workers of this machine. Safe for one thread at a time."""
+
+    def __init__(self, settings: WorkerSettings | None = None, *, nice: int = 0, threads: int | None = None) -> None:
+        """`nice` is added to the workers' niceness; `threads` is how many each may compute with, None for all cores.
+
+        With `exact: true` the weights depend on the number of threads: leave it alone while such a job lives.
+        """
+        self._settings = settings or WorkerSettings()
+        self._nice = nice
+        self._threads = threads
+        self._owner = processes.this_owner()
+        self._running: dict[Worker, _Process] = {}
+
+    def start(self, job_id: str, token: int) -> None:
+        """See `Runtime`."""
+        command = [sys.executable, "-m", _MODULE, job_id, "--token", str(token), "--server", self._owner]
+        if self._nice:
+            command = ["nice", "-n", str(self._nice), *command]
+        log = job_folder(job_id) / LOG
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as output:
+                begin = output.tell()
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    env=self._environment(),
+                )
+        except OSError as error:
+            raise StoreFault(f"a worker for {job_id} could not be started: {error}; free disk space") from error
+        worker = Worker(job_id=job_id, token=token)
+        self._running[worker] = _Process(pid=process.pid, popen=process, log=log, begin=begin)
+
+    def workers(self) -> Sequence[Worker]:
+        """See `Runtime`."""
+        return [worker for worker, process in self._running.items() if process.lives()]
+
+    def ended(self) -> Sequence[EndedWorker]:
+        """See `Runtime`."""
+        ended = [(worker, process) for worker, process in self._running.items() if not process.lives()]
+        for worker, process in ended:
+            process.kill()  # what it had started, and nobody else would end
+            del self._running[worker]
+        return [process.ended(worker) for worker, process in ended]
+
+    def stop(self, worker: Worker) -> None:
+        """See `Runtime`."""
+        if (process := self._running.get(worker)) and process.lives():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+
+    def kill(self, worker: Worker) -> None:
+        """See `Runtime`."""
+        if process := self._running.get(worker):
+            process.kill()
+
+    def is_gone(self, owner: str) -> bool:
+        """See `Runtime`."""
+        return processes.is_gone(owner)
+
+    def adopt(self, job_id: str, token: int, owner: str) -> bool:
+        """See `Runtime`."""
+        worker, pid = Worker(job_id=job_id, token=token), processes.pid_of(owner)
+        if pid is None or worker in self._running or not _is_orphan(pid, job_id, self._owner):
+            return False
+        log = job_folder(job_id) / LOG
+        self._running[worker] = _Process(pid=pid, owner=owner, log=log, begin=_size(log))
+        return True
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, **self._settings.environment(), "TOKENIZERS_PARALLELISM": "false"}
+        environment["PYTHONUNBUFFERED"] = "1"
+        if self._threads is not None:
+            environment["OMP_NUM_THREADS"] = str(self._threads)
+        return environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run ended."""
+class _Process:
+    """A worker's process: a child of this one, or one that was found."""
 
-    job: StoredJob
-    result: TrainResult
-    model: str | None
-    """Name of the published result; None when the run stopped early."""
+    pid: int
+    log: Path
+    begin: int
+    """Length of the log when it was started or found."""
+    popen: subprocess.Popen[bytes] | None = None
+    owner: str = ""
+    """What tells a found one from a later process of the same pid."""
 
-    @property
-    def stopped(self) -> str | None:
-        """Why it stopped before its end; None when it is complete."""
-        return self.result.stopped
+    def lives(self) -> bool:
+        if self.popen is not None:
+            return self.popen.poll() is None
+        return processes.pid_of(self.owner) is not None
 
+    def kill(self) -> None:
+        # The group is the worker's own: as long as one process of it is left, its number is nobody else's.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
-async def run_job(
-    store: SqlStore,
-    job: StoredJob,
-    *,
-    watch: Watcher = lambda progress: None,
-    should_stop: ShouldStop = lambda: None,
-    load: build.LoadEngine | None = None,
-) -> Outcome:
-    """Train the job to its end, or until `should_stop` gives a reason; resumes from its newest checkpoint.
-
-    Raises UserError when the job cannot run or is held by another process; the job is `failed` then, with the reason.
-    """
-    weights = find_weights(job.model, base_dir=job.base_dir)
-    async with build.open_job(job.spec, job.base_dir, weights, training=True, load=load) as live:
-        return await train_in(live, store, job, watch=watch, should_stop=should_stop)
-
-
-async def train_in(
-    live: build.Live,
-    store: SqlStore,
-    job: StoredJob,
-    *,
-    watch: Watcher = lambda progress: None,
-    should_stop: ShouldStop = lambda: None,
-    validation: list[Item] | None = None,
-) -> Outcome:
-    """`run_job` with live objects that the caller opened; `validation` replaces the job's validation items."""
-    async with _working_on(store, job) as fenced:
-        write_job_file(job, live.weights.folder, job.fine_tuned_model)
-        log = RunLog(fenced, job.id, watch=watch)
-        if job.kind == "supervised":
-            plan = build.sft_plan(live, run=job.id, folder=job.folder)
-            result = await sft.train(plan, live.engine.learner, log, should_stop=should_stop)
-        elif job.kind == "dpo":
-            plan = build.dpo_plan(live, run=job.id, folder=job.folder)
-            result = await dpo.train(plan, live.engine.learner, log, should_stop=should_stop)
-        else:
-            plan = build.rft_plan(live, run=job.id, folder=job.folder, validation=validation)
-            result = await rft.train(
-                plan,
-                live.engine.learner,
-                live.agent,
-                live.graded(),
-                log,
-                should_stop=should_stop,
-                monitor=build.monitor_of(live),
-                audit=audit_of(live, job, log),
-            )
-        if result.stopped:
-            fenced.set_job_status(job.id, "paused")
-            fenced.add_event(job.id, f"Stopped after step {result.last.step}: {result.stopped}")
-            return Outcome(job=job, result=result, model=None)
-        name = _publish(live, job, result)
-        fenced.update_job(job.id, {"fine_tuned_model": name})
-        write_job_file(job, live.weights.folder, name)
-        fenced.set_job_status(job.id, "succeeded")
-        return Outcome(job=job, result=result, model=name)
+    def ended(self, worker: Worker) -> EndedWorker:
+        code = None if self.popen is None else self.popen.returncode
+        tail = _tail(self.log, self.begin)
+        if code is None:
+            return EndedWorker(worker=worker, tail=tail)
+        how = {"code": code} if code >= 0 else {"signal": -code}
+        return EndedWorker(worker=worker, tail=tail, **how)
 
 
-def _publish(live: build.Live, job: StoredJob, result: TrainResult) -> str:
-    name = result_name(job)
-    best = dict(result.validations).get(result.best.step) if job.kind == "reinforcement" else None
-    card = {
-        "base_model": str(live.weights.folder),
-        "job": job.id,
-        "step": result.best.step,
-        "validation_reward": best,
-        "system": job.spec.agent.system,
-        "bundle": result.best.bundle,
-    }
-    publish(result.best.path, home() / "models" / name, card, base=live.weights.folder)
-    return name
+def _is_orphan(pid: int, job_id: str, server: str) -> bool:
+    """A worker of that job whose server lives no more, or is this one."""
+    with suppress(psutil.Error):
+        words = psutil.Process(pid).cmdline()
+        if _MODULE in words and job_id in words and "--server" in words[:-1]:
+            starter = words[words.index("--server") + 1]
+            return starter == server or processes.is_gone(starter)
+    return False
 
 
-@asynccontextmanager
-async def _working_on(store: SqlStore, job: StoredJob) -> AsyncIterator[SqlStore]:
-    """The store as the job's owner may use it; the job is `running` inside, `failed` after an exception."""
-    if job.status in ("succeeded", "cancelled", "failed"):
-        why = "it is complete" if job.status == "succeeded" else "start it again as a new job"
-        raise UserError(
-            f"job {job.id} has {job.status} and cannot be run again; expected one that is queued, paused or was "
-            f"interrupted: {why}",
-            param="job",
-            code="illegal_transition",
-        )
-    token = _claim(store, job.id)
-    fenced = store.fenced(job.id, token)
-    if store.get_job(job.id)["status"] != "queued":
-        fenced.set_job_status(job.id, "queued")
-    fenced.set_job_status(job.id, "running")
-    heart = asyncio.create_task(_beat(store, job.id, token))
-    try:
-        yield fenced
-    except UserError as error:
-        failure = {"code": error.code, "message": error.message, "param": error.param}
-        fenced.set_job_status(job.id, "failed", error=failure)
-        raise
-    except BoundaryError as error:
-        # The outside may mend itself: what was checkpointed is good, and the job can be resumed.
-        with suppress(BoundaryError):
-            fenced.set_job_status(job.id, "paused", error={"code": error.boundary, "message": str(error)})
-        raise
-    finally:
-        heart.cancel()
-        with suppress(BoundaryError):
-            store.release_job(job.id, token)
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _claim(store: SqlStore, job_id: str) -> int:
-    """The fencing token; what a process of this machine that no longer lives has left claimed is taken over at once."""
-    host = socket.gethostname()
-    owner = store.get_job(job_id)["owner"]
-    if owner and owner.startswith(f"{host}:") and not psutil.pid_exists(int(owner.rpartition(":")[2])):
-        store.claim_job(job_id, owner, 0.0)
-    return store.claim_job(job_id, f"{host}:{os.getpid()}", LEASE_S)
-
-
-async def _beat(store: SqlStore, job_id: str, token: int) -> None:
-    while True:
-        await asyncio.sleep(LEASE_S / 3)
-        # A store that is busy now may answer next time; whether the lease was lost, the fenced writes find out.
-        with suppress(BoundaryError):
-            store.heartbeat(job_id, token, LEASE_S)
+def _tail(path: Path, begin: int) -> str:
+    """The end of what was written from `begin` on."""
+    with suppress(OSError), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(begin if begin <= size else 0, size - _TAIL_BYTES))  # shortened since: from its beginning
+        return file.read().decode("utf-8", "replace").strip()
+    return ""

@@ -20,7 +20,7 @@ from agentrft.sandbox.layers import LAYERS, Report
 from agentrft.sandbox.process import jail_report
 from agentrft.store import sqlite_driver
 
-TORCH_PACKAGES = ("torch", "transformers", "peft", "safetensors")
+TORCH_PACKAGES = ("torch", "transformers", "peft", "safetensors", "llguidance")
 INSTALL_TORCH = "pip install 'agentrft[torch]'"
 
 _PACKAGES = (*TORCH_PACKAGES, "tokenizers", "numpy", "pydantic", "sqlalchemy", "plotly", "typer", "rich")

@@ -29,10 +29,11 @@ from agentrft.types import (
     Turn,
 )
 
-FORMAT = 3
+FORMAT = 4
 """Raised when an older reader could misunderstand what is written.
 
 1: grades without error, clipping, tokens. 2: tool results without guardrails and shaping.
+3: grades of `multi` graders without those of their parts.
 """
 
 
@@ -81,7 +82,9 @@ def _episode(data: Mapping[str, Any]) -> Episode:
 def _grade(data: Mapping[str, Any]) -> Grade:
     error = data.get("error")
     usage = {model: TokenUsage(**tokens) for model, tokens in data.get("token_usage", {}).items()}
-    return Grade(**{**data, "error": None if error is None else GradeError(error), "token_usage": usage})
+    parts = {name: _grade(part) for name, part in data.get("parts", {}).items()}
+    kind = None if error is None else GradeError(error)
+    return Grade(**{**data, "error": kind, "token_usage": usage, "parts": parts})
 
 
 def _turn(data: Mapping[str, Any]) -> Turn:

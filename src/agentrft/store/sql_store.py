@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, select, tuple_, update
 
 from agentrft.errors import UserError
-from agentrft.protocols import EpisodeRecord
+from agentrft.protocols import EpisodeFilter, EpisodeRecord
 from agentrft.store import codec
 from agentrft.store.job_table import JobTable
 from agentrft.store.schema import CHECKPOINTS, EPISODES, EVENTS, JOBS, METRICS
@@ -164,27 +164,19 @@ class SqlStore(JobTable):
         job_id: str,
         *,
         step: int | None = None,
-        item_id: str | None = None,
-        phase: str | None = None,
-        stop_reason: str | None = None,
-        min_reward: float | None = None,
-        max_reward: float | None = None,
+        wanted: EpisodeFilter | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> list[EpisodeRecord]:
-        """The first `limit` records by step, in the order they were added, that are what is given.
+        """The first `limit` records by step, in the order they were added: of one step, of those that are `wanted`.
 
         `after` is the id of the last one that is known already; raises UserError where the job has no such episode.
         """
-        wanted = {"step": step, "item_id": item_id, "phase": phase, "stop_reason": stop_reason}
         query = select(EPISODES.c.record).where(EPISODES.c.job_id == job_id)
-        for name, value in wanted.items():
-            if value is not None:
-                query = query.where(EPISODES.c[name] == (storable(value) if isinstance(value, str) else value))
-        if min_reward is not None:
-            query = query.where(EPISODES.c.reward >= min_reward)
-        if max_reward is not None:
-            query = query.where(EPISODES.c.reward <= max_reward)
+        if step is not None:
+            query = query.where(EPISODES.c.step == step)
+        if wanted is not None:
+            query = query.where(*_conditions(wanted))
         if after is not None:
             query = query.where(tuple_(EPISODES.c.step, EPISODES.c.seq) > self._place_of(job_id, after))
         query = query.order_by(EPISODES.c.step, EPISODES.c.seq).limit(limit)
@@ -207,6 +199,17 @@ class SqlStore(JobTable):
         with self.database.read() as connection:
             self.database.job_row(connection, job_id)
             return list(connection.execute(query))
+
+
+def _conditions(wanted: EpisodeFilter) -> Iterator[ColumnElement[bool]]:
+    for name in ("step", "item_id", "phase", "stop_reason"):
+        value = getattr(wanted, name)
+        if value is not None:
+            yield EPISODES.c[name] == (storable(value) if isinstance(value, str) else value)
+    if wanted.min_reward is not None:
+        yield EPISODES.c.reward >= wanted.min_reward
+    if wanted.max_reward is not None:
+        yield EPISODES.c.reward <= wanted.max_reward
 
 
 def _event_seq(event_id: str) -> int:

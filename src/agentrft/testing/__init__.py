@@ -10,16 +10,22 @@ from agentrft.testing.checks import check_grader, check_tool
 from agentrft.testing.clock import FakeClock
 from agentrft.testing.generator import ScriptedGenerator
 from agentrft.testing.learner import ScriptedLearner
+from agentrft.testing.runtime import ScriptedMachine, ScriptedRuntime
 from agentrft.testing.tools import ScriptedGrader, ScriptedTools
+from agentrft.testing.worker import ScriptedDisk, ScriptedWorker
 
 __all__ = [
     "CharFormat",
     "FakeClock",
     "ScriptedChatModel",
+    "ScriptedDisk",
     "ScriptedGenerator",
     "ScriptedGrader",
     "ScriptedLearner",
+    "ScriptedMachine",
+    "ScriptedRuntime",
     "ScriptedTools",
+    "ScriptedWorker",
     "check_grader",
     "check_tool",
 ]

@@ -1,6 +1,7 @@
 """Tools: what an agent may call, and the one path every call takes."""
 
 from agentrft.tools.bindings import ToolBinding, open_toolset
+from agentrft.tools.docs import ToolDoc
 from agentrft.tools.guardrails import Guardrails, Policy
 from agentrft.tools.guardrails.load import load_policy
 from agentrft.tools.limits import ToolLimits, estimate_tokens, to_text
@@ -20,6 +21,7 @@ __all__ = [
     "PythonBinding",
     "Shaping",
     "ToolBinding",
+    "ToolDoc",
     "ToolLimits",
     "estimate_tokens",
     "load_policy",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
 from agentrft.net.policy import NetworkPolicy
+from agentrft.tools.docs import ToolDoc
 from agentrft.tools.guardrails import Policy
 from agentrft.tools.http_tool import HttpBinding, HttpSource
 from agentrft.tools.limits import ToolLimits
@@ -43,13 +44,15 @@ async def open_toolset(
     *,
     policy: Policy | None = None,
     shaping: Shaping | None = None,
+    docs: Mapping[str, ToolDoc] | None = None,
     network: NetworkPolicy | None = None,
     monotonic: Callable[[], float] = time.perf_counter,
 ) -> JobTools:
     """The tools of a job; files are relative to `base_dir` and run once, MCP servers are asked for their tools, now.
 
-    `limits` defaults to `ToolLimits()`, `network` to what a person at the keyboard may reach. Raises UserError (`param`
-    begins with `agent.tools.<position>`) for a binding that is unusable and for two tools of one name.
+    `limits` defaults to `ToolLimits()`, `network` to what a person at the keyboard may reach; `docs` are other words
+    for tools than their own. Raises UserError (`param` begins with `agent.tools.<position>`) for a binding that is
+    unusable and for two tools of one name.
     """
     network = network or NetworkPolicy.local()
     http = {f"agent.tools.{k}": one for k, one in enumerate(bindings) if isinstance(one, HttpBinding)}
@@ -64,7 +67,7 @@ async def open_toolset(
                 sources[param] = await _mcp_source(binding, base_dir, param, network)
             elif param == next(iter(http)):
                 sources[param] = HttpSource(http, network)  # all of them: tools of one server share its connections
-        return JobTools(sources, limits, policy, shaping, monotonic=monotonic)
+        return JobTools(sources, limits, policy, shaping, docs=docs, monotonic=monotonic)
     except BaseException:
         for source in sources.values():
             await source.close()

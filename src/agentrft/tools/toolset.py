@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from agentrft.errors import ToolFault, UserError
 from agentrft.tools.call import CallPath, OfferedTool
+from agentrft.tools.docs import ToolDoc, check_docs, documented
 from agentrft.tools.guardrails import Policy
 from agentrft.tools.guardrails.spec import ToolRules
 from agentrft.tools.limits import ToolLimits
@@ -30,17 +31,20 @@ class JobTools:
         policy: Policy | None = None,
         shaping: Shaping | None = None,
         *,
+        docs: Mapping[str, ToolDoc] | None = None,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`sources` by the field of the job that each stands in.
+        """`sources` by the field of the job that each stands in; `docs` are other words for tools than their own.
 
-        Raises UserError for two tools of one name, and for guardrails that deny the tool that `offload` needs.
+        Raises UserError for two tools of one name, for words about what is not there, and for guardrails that deny the
+        tool that `offload` needs.
         """
         self.limits = limits or ToolLimits()
         self.shaping = shaping or Shaping()
         self._keeps = any(spec.offload for spec in self.shaping.outputs.values())
         self.policy = _with_built_in(policy or Policy()) if self._keeps else policy or Policy()
         self._sources = tuple(sources.values())
+        self._docs = docs or {}
         self._monotonic = monotonic
         self._owners: dict[str, ToolSource] = {}
         for param, source in sources.items():
@@ -54,10 +58,12 @@ class JobTools:
                 self._owners[name] = source
         self.names: tuple[str, ...] = tuple(self._owners)
         """Every bound tool, in the order of the bindings."""
-        self.described: tuple[ToolSpec, ...] = tuple(spec for source in self._sources for spec in source.specs)
-        """The tools that describe themselves, those that guardrails deny among them."""
+        check_docs(self._docs, self.names)
+        own = [spec for source in self._sources for spec in source.specs]
+        self.described: tuple[ToolSpec, ...] = documented(own, self._docs)
+        """The tools that describe themselves, those that are hidden or that guardrails deny among them."""
         self.specs: tuple[ToolSpec, ...] = self._shown(self.described)
-        """The tools that describe themselves and that guardrails do not deny; what rows without `tools` are offered."""
+        """Of these the ones that the model sees; what rows without `tools` are offered."""
         self._checks = {spec.name: ArgumentCheck(spec, param="agent.tools") for spec in self.specs}
 
     async def open(self, item: Item, trace_id: str) -> EpisodeTools:
@@ -102,6 +108,10 @@ class JobTools:
         )
         return EpisodeTools(specs, path, sessions)
 
+    def presented(self, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
+        """Tools that a row describes, as the model is told about them; raises UserError as at construction."""
+        return self._shown(documented(specs, self._docs))
+
     def hints(self, name: str) -> Hints:
         """What the tool says about itself."""
         return self._owners[name].hints(name)
@@ -118,13 +128,14 @@ class JobTools:
                 bound = ", ".join(self.names) or "none"
                 message = f"item {item.id}: it lists the tool {spec.name}, which the job does not bind; bound: {bound}"
                 raise UserError(message, param="agent.tools", code="tool_not_found")
-        shown = self._shown(item.tools)
+        shown = self.presented(item.tools)
         return shown, {spec.name: ArgumentCheck(spec, param="tools") for spec in shown}
 
     def _shown(self, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
-        """Those that guardrails let the model see, and the tool that reads on in long outputs."""
+        """Those that the job and its guardrails let the model see, and the tool that reads on in long outputs."""
+        hidden = {name for name, doc in self._docs.items() if doc.hidden}
         built_in = (READ_OUTPUT,) if self._keeps else ()
-        return (*(spec for spec in specs if self.policy.offers(spec.name)), *built_in)
+        return (*(spec for spec in specs if spec.name not in hidden and self.policy.offers(spec.name)), *built_in)
 
 
 class EpisodeTools:
@@ -141,6 +152,11 @@ class EpisodeTools:
         if self._is_closed:
             raise ToolFault(f"tool {calls[0].name} was called after its episode ended")
         return await self._path.run(calls)
+
+    @property
+    def raw_outputs(self) -> Sequence[str]:
+        """Of every call so far, in order: what the tool gave, without secrets, before it was shaped."""
+        return [past.raw for past in self._path.history.past]
 
     async def call(self, call: ToolCall) -> ToolResult:
         """`run` for a single call."""

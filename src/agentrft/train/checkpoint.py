@@ -67,6 +67,7 @@ class Checkpoints:
         """
         temporary, final = self.folder / f".tmp-{checkpoint_name(step)}", self.folder / checkpoint_name(step)
         try:
+            shutil.rmtree(temporary, ignore_errors=True)  # of a save that failed half-way in this very process
             temporary.mkdir()
             await learner.save(temporary)
             (temporary / _STATE).write_text(json.dumps(state, indent=1))

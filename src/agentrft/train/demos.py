@@ -19,7 +19,7 @@ def demonstration_row(
 
     System and user messages, tool results and replies of weight 0 are context only, and lie exactly where an episode
     would have them. `tools` are those of the agent, as an episode's prompt describes them. Raises UserError when the
-    conversation is not prompt, calls with their results, answer, or is longer than `max_tokens`.
+    conversation is not prompt, calls with their results, answer or last calls, or is longer than `max_tokens`.
     """
     messages = demonstration.messages
     learnt = _learnt(demonstration)
@@ -114,10 +114,9 @@ def _check(demonstration: Demonstration, start: int) -> None:
 
 
 def _fits(messages: Sequence[Message], i: int) -> bool:
-    """True when message i may stand after the first reply: results after calls, one answer, at the end."""
-    last = i == len(messages) - 1
-    message = messages[i]
-    return message.role == "tool" or (message.role == "assistant" and bool(message.tool_calls) != last)
+    """True when message i may stand after the first reply: results after calls, an answer at the end only."""
+    message, is_last = messages[i], i == len(messages) - 1
+    return message.role == "tool" or (message.role == "assistant" and (is_last or bool(message.tool_calls)))
 
 
 def _end_of_results(messages: Sequence[Message], start: int) -> int:

@@ -7,7 +7,7 @@ is in the checkpoint: a killed job ends with the same weights, bit for bit, on t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from agentrft.train.plan import TrainResult
 from agentrft.train.reference import with_reference
 from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
+from agentrft.train.stop import ShouldStop, as_stop
 from agentrft.types import Row
 
 
@@ -32,30 +33,38 @@ async def train(
     learner: Learner,
     log: RunLog,
     *,
-    should_stop: Callable[[], str | None] = lambda: None,
+    should_stop: ShouldStop = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TrainResult:
-    """Train for `plan.steps` steps, until patience ends, or until `should_stop`, asked after whole steps, says why."""
+    """Train for `plan.steps` steps, until patience ends, or until `should_stop`, asked after whole steps, says why.
+
+    A `should_stop` that is a Stop is obeyed at once: where a gradient does not end in time, Stopped is raised.
+    """
+    stop = as_stop(should_stop)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
     state = await _resume(checkpoints, learner, log) or DpoState()
-    units, validation_units = await _referenced(plan, learner, state)
+    units, validation_units = await stop.finish(_referenced(plan, learner, state))
+    if _owes_validation(plan, state):
+        state, metrics = await stop.finish(_validate(plan.loss, validation_units, state, learner, {}))
+        log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
+        await _save(checkpoints, learner, state, log)
     stopped = None
     while not state.is_done(plan) and not stopped:
         step, started = state.step + 1, clock.monotonic()
         batch = [units[i] for i in stream(len(units), plan.seed, state.step * plan.batch_size, plan.batch_size)]
         rows_R = weighted(batch)
-        loss = await _step_loss(plan.loss, batch, learner)
+        loss = await stop.finish(_step_loss(plan.loss, batch, learner))
         rate = rate_at(
             step, peak=plan.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps, decay="linear"
         )
-        report = await learner.forward_backward(rows_R, loss)
+        report = await stop.finish(learner.forward_backward(rows_R, loss))
         optim = await learner.optim_step(rate)
         report = replace(report, metrics=_per_unit(report.metrics, loss))
         metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
         state = replace(state, step=step)
         stopped = should_stop()
-        if due := step % plan.checkpoint_interval == 0 or step == plan.steps:
-            state, metrics = await _validate(plan.loss, validation_units, state, learner, metrics)
+        if (due := _is_due(plan, step)) and not stop.asked:
+            state, metrics = await stop.finish(_validate(plan.loss, validation_units, state, learner, metrics))
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
             await _save(checkpoints, learner, state, log)
@@ -127,6 +136,16 @@ def _per_unit(metrics: Mapping[str, float], loss: StepLoss) -> dict[str, float]:
     names = {"preferred": "preferred_frac", "margin": "margin", "nll_preferred": "nll_preferred"}
     found = {names[name]: value / metrics["units"] for name, value in metrics.items() if name in names}
     return found | ({"reference_kl": loss.reference_kl} if isinstance(loss, KtoStepLoss) else {})
+
+
+def _is_due(plan: DpoPlan, step: int) -> bool:
+    return step % plan.checkpoint_interval == 0 or step == plan.steps
+
+
+def _owes_validation(plan: DpoPlan, state: DpoState) -> bool:
+    """The step was saved when a stop left no time for its validation."""
+    is_validated = bool(state.validations) and state.validations[-1][0] == state.step
+    return bool(plan.validation_units) and state.step > 0 and _is_due(plan, state.step) and not is_validated
 
 
 async def _validate(

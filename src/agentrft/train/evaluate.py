@@ -109,7 +109,7 @@ async def evaluate(plan: EvalPlan, agent: Agent, grader: Grader, log: RunLog) ->
     seats = [Seat(index=index, item=item) for index, item in enumerate(plan.items)]
     run = f"{plan.run}/{plan.split}/{plan.stage}"
     rollout = Rollout(run=run, step=plan.step, members=plan.samples, seats=seats)
-    done = 0
+    done, started = 0, agent.clock.monotonic()
 
     def on_graded(graded: GradedEpisode) -> None:
         nonlocal done
@@ -127,6 +127,7 @@ async def evaluate(plan: EvalPlan, agent: Agent, grader: Grader, log: RunLog) ->
         "valid_reward_mean": reward.mean,
         "valid_success_rate": success.mean,
         "valid_calls_mean": calls.mean,
+        "valid_s": agent.clock.monotonic() - started,
     }
     finished = EvaluationDone(split=plan.split, stage=plan.stage, step=plan.step, reward=reward, success=success)
     log.evaluation(finished, means if plan.phase == "validation" else {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,24 +38,28 @@ class Journal:
 
     def add(self, graded: GradedEpisode) -> None:
         """Append an episode. It survives the death of this process from now on, a power cut from `sync` on."""
-        record = EpisodeRecord(
-            job_id=self._job_id, phase="train", stage="rft", episode=graded.episode, grade=graded.grade
-        )
-        text = _dumps(codec.to_json(record))
-        self._write(f'{{"crc32":{_crc(text)},"record":{text}}}\n'.encode())
+        with self._faults():
+            self._file.write(self._line(graded))
+            self._file.flush()
         self.finished[graded.episode.id] = graded
 
     def sync(self) -> None:
         """Return once everything added is on the disk itself."""
-        try:
+        with self._faults():
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise StoreFault(f"could not write the journal {self._path}: {error}") from error
 
-    def clear(self) -> None:
-        """Forget everything; a checkpoint holds what came of it."""
-        self._file.truncate(0)
-        self.finished = {}
+    def clear(self, *, through: int | None = None) -> None:
+        """Forget the episodes of steps up to `through`, by default all: a checkpoint holds what came of them."""
+        self.finished = {
+            name: graded
+            for name, graded in self.finished.items()
+            if through is not None and graded.episode.step > through
+        }
+        with self._faults():
+            if self.finished:
+                self._rewrite()
+            else:
+                self._file.truncate(0)
         self.sync()
 
     def __enter__(self) -> Journal:
@@ -62,14 +68,35 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # what a full disk refused is still in the buffer, and has been reported
+            self._file.close()
 
-    def _write(self, line: bytes) -> None:
+    def _rewrite(self) -> None:
+        """The file with what is left, whole or not at all."""
+        draft = self._path.with_name(f".{self._path.name}.tmp")
+        with draft.open("wb") as file:
+            file.writelines(self._line(graded) for graded in self.finished.values())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path)
+        self._file.close()
+        self._file = self._path.open("a+b")
+
+    def _line(self, graded: GradedEpisode) -> bytes:
+        record = EpisodeRecord(
+            job_id=self._job_id, phase="train", stage="rft", episode=graded.episode, grade=graded.grade
+        )
+        text = _dumps(codec.to_json(record))
+        return f'{{"crc32":{_crc(text)},"record":{text}}}\n'.encode()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            self._file.write(line)
-            self._file.flush()
+            yield
         except OSError as error:
-            raise StoreFault(f"could not write the journal {self._path}: {error}; free disk space") from error
+            raise StoreFault(
+                f"could not write the journal {self._path}: {error}; free disk space, then resume the job"
+            ) from error
 
     def _read(self) -> dict[str, GradedEpisode]:
         self._file.seek(0)

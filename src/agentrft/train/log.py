@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agentrft.protocols import EpisodeRecord, Store
 from agentrft.stats import Interval
@@ -40,6 +40,8 @@ class StepDone:
     steps: int
     metrics: Mapping[str, float]
     """Names and units in `agentrft.train.metrics`."""
+    validation_follows: bool = False
+    """Its validation is not among the metrics, and comes next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +72,46 @@ class Notice:
     level: Literal["info", "warn", "error"] = "info"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFigures:
+    """Everything that is known of a step once it is over, its validation included."""
+
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+    train: Sequence[EpisodeRecord] = ()
+    """Episodes of the step; none but in reinforcement."""
+    validation: Sequence[EpisodeRecord] = ()
+
+
 Progress = EpisodeDone | StepDone | EvaluationDone | CheckpointSaved | Notice
+
+
+Tell = Callable[[StepFigures], tuple[str, Mapping[str, Any]]]
+"""What the event of a step says: a line to read, and its data."""
 
 
 class RunLog:
     """The log of one job."""
 
-    def __init__(self, store: Store, job_id: str, *, watch: Callable[[Progress], None] = lambda progress: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        job_id: str,
+        *,
+        watch: Callable[[Progress], None] = lambda progress: None,
+        tell: Tell | None = None,
+    ) -> None:
+        """With `tell` every step is an event of type `metrics` as well, written once its validation is known."""
         self.job_id = job_id
         self.watch = watch
         """Called with every Progress record; it must not block."""
         self._store = store
+        self._tell = tell
+        self._told: dict[Phase, list[EpisodeRecord]] = {"train": [], "validation": [], "test": []}
+        """Episodes since the last event."""
+        self._untold: StepDone | None = None
+        """A step whose event waits for its validation."""
 
     def notice(self, message: str, level: Literal["info", "warn", "error"] = "info") -> None:
         """An event of the job."""
@@ -98,19 +129,43 @@ class RunLog:
         """Metrics of a step; a step repeated after a resume replaces its earlier self."""
         self._store.add_metrics(self.job_id, done.step, done.metrics)
         self.watch(done)
+        self._untold = done
+        if not done.validation_follows:
+            self._tell_step({})
 
     def evaluation(self, done: EvaluationDone, metrics: Mapping[str, float]) -> None:
         """An evaluation; `metrics`, where there are any, are stored under its step."""
         if metrics:
             self._store.add_metrics(self.job_id, done.step, metrics)
+            self._tell_step(metrics)
         self.watch(done)
 
     def episodes(self, records: Sequence[EpisodeRecord]) -> None:
         """Episodes with their grades and what training made of them."""
         self._store.add_episodes(self.job_id, records)
+        if self._tell:
+            for record in records:
+                self._told[record.phase].append(record)
 
     def checkpoint(self, checkpoint: Checkpoint, metrics: Mapping[str, float], *, is_best: bool) -> None:
         """A checkpoint that is already on disk."""
+        self._tell_step({})  # of a step that was stopped before its validation
         path = str(checkpoint.path)
         self._store.add_checkpoint(self.job_id, checkpoint.step, path, metrics)
         self.watch(CheckpointSaved(step=checkpoint.step, path=path, is_best=is_best))
+
+    def _tell_step(self, validated: Mapping[str, float]) -> None:
+        """The event of the step that waits for one, if any."""
+        done, told = self._untold, self._told
+        self._untold, self._told = None, {"train": [], "validation": [], "test": []}
+        if done is None or self._tell is None:
+            return
+        figures = StepFigures(
+            step=done.step,
+            steps=done.steps,
+            metrics={**done.metrics, **validated},
+            train=told["train"],
+            validation=told["validation"],
+        )
+        message, data = self._tell(figures)
+        self._store.add_event(self.job_id, message, data=data, type="metrics")

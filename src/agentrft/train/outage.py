@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from agentrft.errors import BoundaryError, UserError
+from agentrft.errors import BoundaryError, EngineFault, GraderFault, SandboxFault, ToolFault, UserError
 from agentrft.types import Episode, Grade, Group, StopReason
 
 MAX_EXCEPTION_FRAC = 0.2
 """Of a step's grades: above it the grader is broken rather than surprised, and the job fails."""
+MAX_STEP_FAULT_FRAC = 0.5
+"""Of a step's episodes: above it the job pauses. What is left needed no tool, and training would prefer that."""
 MAX_VALIDATION_FAULT_FRAC = 0.2
 """Of a validation's episodes: above it the rest says little about the checkpoint, and the job pauses."""
 _TRACEBACKS_SHOWN = 5
+_KINDS: tuple[type[BoundaryError], ...] = (ToolFault, GraderFault, EngineFault, SandboxFault)
 
 
 def check_grader(groups: Iterable[Group]) -> None:
@@ -52,7 +55,7 @@ def nothing_graded(split: str, grades: Iterable[Grade]) -> UserError:
 
 
 def check_faults(groups: Iterable[Group], *, most: float = 1.0) -> None:
-    """Raise BoundaryError when engine, tools, judge or endpoint are down.
+    """Raise BoundaryError, of the kind of the first fault, when engine, tools, judge or endpoint are down.
 
     They are when all episodes are faults (played or graded by a part that failed), or more than the fraction `most`, or
     when an outage of the grader has left no number at all.
@@ -60,7 +63,8 @@ def check_faults(groups: Iterable[Group], *, most: float = 1.0) -> None:
     pairs = list(_pairs(groups))
     faults = [fault for episode, grade in pairs if (fault := _fault_of(episode, grade)) is not None]
     if faults and (len(faults) == len(pairs) or len(faults) > most * len(pairs) or _left_nothing(pairs)):
-        raise BoundaryError(
+        kind = next((kind for kind in _KINDS if faults[0].startswith(f"{kind.boundary}: ")), BoundaryError)
+        raise kind(
             f"{len(faults)} of {len(pairs)} episodes failed, the first with: {faults[0]}. Nothing was learnt from "
             "them; mend what failed, then resume the job"
         )

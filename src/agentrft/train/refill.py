@@ -10,7 +10,7 @@ from agentrft.rollout import Agent, GradedEpisode, Rollout, run_groups, trained_
 from agentrft.train.journal import Journal
 from agentrft.train.log import EpisodeDone, RunLog
 from agentrft.train.order import step_seats
-from agentrft.train.outage import check_faults, check_grader
+from agentrft.train.outage import MAX_STEP_FAULT_FRAC, check_faults, check_grader
 from agentrft.train.plan import RftPlan
 from agentrft.train.played import Played
 
@@ -35,7 +35,7 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
     times `batch_size` were played. Each round waits for the whole one before it, so which items are played never
     depends on who finishes first. Episodes in the journal are reused; newly graded ones are in it, on disk, on return.
     Raises UserError when the grader's own code raises too often (`grader_failing`) or gives no number at all
-    (`nothing_graded`), BoundaryError when every episode of the step so far is a fault.
+    (`nothing_graded`), BoundaryError when more than half of the step's episodes so far are faults.
     """
     started = agent.clock.monotonic()
     seats = step_seats(
@@ -66,7 +66,7 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
         ]
         if len(played) > 1 or len(seats) == 1:  # one group alone may be one bad item
             check_grader(one.group for one in played)
-            check_faults(one.group for one in played)
+            check_faults((one.group for one in played), most=MAX_STEP_FAULT_FRAC)
     journal.sync()
     return Draw(played=played, wall_s=agent.clock.monotonic() - started)
 

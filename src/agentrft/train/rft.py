@@ -1,16 +1,20 @@
 """Reinforcement fine-tuning: play groups of episodes, grade them, assign credit, update, validate, checkpoint.
 
 A killed job resumes from its newest good checkpoint and replays the episodes in its journal. With an engine in exact
-mode and deterministic tools and graders the result is the same, bit for bit, as without the kill.
+mode and deterministic tools and graders the result is the same, bit for bit, as without the kill. A job that is stopped
+in the middle of a step, or that something outside fails, saves its whole steps first; what has been played of the next
+one stays in the journal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agentrft.credit import RewardScale
+from agentrft.errors import BoundaryError, StoreFault
 from agentrft.protocols import BackwardReport, Clock, EpisodeRecord, Grader, Learner, Monitor
 from agentrft.rollout import Agent
 from agentrft.train.assign import Assigned, assign_credit, rows_of, views_of
@@ -25,7 +29,10 @@ from agentrft.train.plan import RftPlan, TrainResult
 from agentrft.train.refill import Draw, draw_groups
 from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
+from agentrft.train.stop import ShouldStop, Stopped, as_stop
 from agentrft.types import Group, Row
+
+T = TypeVar("T")
 
 Audit = Callable[[Sequence[Group]], Awaitable[None]]
 """Looks at the grader once, before step 1, with the episodes of the first validation; raises UserError to refuse it."""
@@ -41,11 +48,13 @@ async def train(
     grader: Grader,
     log: RunLog,
     *,
-    should_stop: Callable[[], str | None] = lambda: None,
+    should_stop: ShouldStop = lambda: None,
     monitor: Monitor | None = None,
     audit: Audit | None = None,
 ) -> TrainResult:
     """Train until `plan.steps`, or until `should_stop` or `monitor` gives a reason; both are asked after whole steps.
+
+    A `should_stop` that is a Stop is obeyed at once: Stopped is raised, whole steps saved.
 
     The agent's actor must play with the learner's current weights. The starting weights are validated and saved as
     step 0, so the result is never worse on validation than what training began with. `audit` comes between the two.
@@ -54,22 +63,26 @@ async def train(
     down: call it again, with the same folder, to go on.
     """
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
+    stop = as_stop(should_stop)
     with Journal(plan.folder / "journal.jsonl", job_id=log.job_id) as journal:
         state, stopped = await _resume(checkpoints, learner, monitor, log), None
+        saves = _Saves(checkpoints, learner, journal, log, saved_step=None if state is None else state.step)
         if state is None:
-            state, groups, stopped = await _validate(plan, RftState(), agent, grader, monitor, log)
+            state, groups, stopped = await stop.cut(_validate(plan, RftState(), agent, grader, monitor, log))
             if audit:
-                await audit(groups)
+                await stop.cut(audit(groups))
             plan.credit.check(groups, plan.penalties)
-            await _save(checkpoints, learner, state, journal, log)
+            await saves.save(state)
+        elif _owes_validation(plan, state):
+            state, _, stopped = await stop.cut(_validate(plan, state, agent, grader, monitor, log))
+            await saves.save(state)
         while state.step < plan.steps and not stopped:
             step = state.step + 1
-            due = step % plan.eval_interval == 0 or step == plan.steps
-            draw = await draw_groups(plan, step, agent, grader, journal, log)
-            views = await views_of(plan.loss, learner, draw.live)
+            draw = await saves.before(state, stop.cut(draw_groups(plan, step, agent, grader, journal, log)))
+            views = await stop.finish(views_of(plan.loss, learner, draw.live))
             assigned = assign_credit(plan.loss, plan.credit.function, views, state.scale)
             rows_R = rows_of(plan.loss, draw.live, assigned.advantages_I_G_K)
-            learned, updates = await _learn(plan, step, learner, rows_R, agent.clock, measured=due)
+            learned, updates = await stop.finish(_learn(plan, step, learner, rows_R, agent.clock))
             state = replace(state, step=step, scale=assigned.scale, idle_steps=state.idle_steps + (not rows_R))
             metrics = {
                 **rollout_metrics(draw.played, draw.wall_s, plan.pass_threshold),
@@ -79,11 +92,12 @@ async def train(
             _record(plan, step, draw, assigned, updates, metrics, log)
             stopped = _watch(monitor, step, metrics, draw, log) or should_stop()
             state = replace(state, monitor=monitor.state() if monitor else {})
-            if due:
-                state, _, alarmed = await _validate(plan, state, agent, grader, monitor, log)
+            if due := _is_due(plan, step):
+                validating = stop.cut(_validate(plan, state, agent, grader, monitor, log))
+                state, _, alarmed = await saves.before(state, validating)
                 stopped = stopped or alarmed
             if due or stopped:
-                await _save(checkpoints, learner, state, journal, log)
+                await saves.save(state)
         by_reward = sorted(state.validations, key=lambda point: -point[1])
         ended = stopped if state.step < plan.steps else None
         return result_of(checkpoints, state.step, [step for step, _ in by_reward], state.validations, ended, log)
@@ -115,8 +129,52 @@ class RftState:
         return cls(**{**document, "scale": RewardScale(**document["scale"]), "validations": validations})
 
 
+class _Saves:
+    """Saves what whole steps have come to."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, learner: Learner, journal: Journal, log: RunLog, *, saved_step: int | None
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._learner = learner
+        self._journal = journal
+        self._log = log
+        self._saved_step = saved_step
+
+    async def save(self, state: RftState) -> None:
+        """A checkpoint of the state; the journal keeps the episodes of later steps only."""
+        checkpoint = await self._checkpoints.save(
+            self._learner, state.step, asdict(state), keep_steps={state.best_step}
+        )
+        self._saved_step = state.step
+        self._journal.clear(through=state.step)
+        _tell(checkpoint, state, self._log)
+
+    async def before(self, state: RftState, played: Awaitable[T]) -> T:
+        """What `played` gives; where that is stopped, or something outside fails, the state is saved first."""
+        try:
+            return await played
+        except (Stopped, BoundaryError) as end:
+            # A full disk and a lost job refuse this too.
+            is_lost = isinstance(end, StoreFault) or (isinstance(end, Stopped) and not end.keeps)
+            if self._saved_step != state.step and not is_lost:
+                with suppress(StoreFault):
+                    await self.save(state)
+            raise
+
+
+def _is_due(plan: RftPlan, step: int) -> bool:
+    return step % plan.eval_interval == 0 or step == plan.steps
+
+
+def _owes_validation(plan: RftPlan, state: RftState) -> bool:
+    """The step was saved when its validation was stopped."""
+    is_validated = bool(state.validations) and state.validations[-1][0] == state.step
+    return bool(plan.validation) and state.step > 0 and _is_due(plan, state.step) and not is_validated
+
+
 async def _learn(
-    plan: RftPlan, step: int, learner: Learner, rows_R: Sequence[Row], clock: Clock, *, measured: bool
+    plan: RftPlan, step: int, learner: Learner, rows_R: Sequence[Row], clock: Clock
 ) -> tuple[dict[str, float], dict[str, Update]]:
     """One update on all rows, with its metrics and what it did to each row, by unit; nothing happens without rows."""
     if not rows_R:
@@ -132,7 +190,7 @@ async def _learn(
         row.unit: Update(row=row, gradient_T=gradient_T)
         for row, gradient_T in zip(rows_R, report.gradients, strict=True)
     }
-    if measured:
+    if _is_due(plan, step):
         more, moved = await _measure(plan, learner, rows_R[:MEASURED_ROWS], report, clock)
         metrics |= more
         updates |= {unit: replace(updates[unit], moved_T=moved_T) for unit, moved_T in moved.items()}
@@ -217,12 +275,6 @@ async def _resume(checkpoints: Checkpoints, learner: Learner, monitor: Monitor |
     return state
 
 
-async def _save(checkpoints: Checkpoints, learner: Learner, state: RftState, journal: Journal, log: RunLog) -> None:
-    checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
-    journal.clear()
-    _tell(checkpoint, state, log)
-
-
 def _tell(checkpoint: Checkpoint, state: RftState, log: RunLog) -> None:
     """List the checkpoint; telling the same one again changes nothing."""
     validated = dict(state.validations)
@@ -258,7 +310,8 @@ def _record(
                 )
             )
     log.episodes(records)
-    log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
+    follows = bool(plan.validation) and _is_due(plan, step)
+    log.step(StepDone(step=step, steps=plan.steps, metrics=metrics, validation_follows=follows))
     nothing = f"in each of {len(draw.played)} groups all rewards were alike; no update"
     for note in assigned.credited.notes if draw.live else [nothing]:
         log.notice(f"Step {step}: {note}.", "warn")

@@ -7,7 +7,7 @@ job ends with the same weights, bit for bit, on the same machine, build and numb
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from agentrft.train.order import stream
 from agentrft.train.plan import SftPlan, TrainResult
 from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
+from agentrft.train.stop import ShouldStop, as_stop
 
 
 async def train(
@@ -29,12 +30,20 @@ async def train(
     learner: Learner,
     log: RunLog,
     *,
-    should_stop: Callable[[], str | None] = lambda: None,
+    should_stop: ShouldStop = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TrainResult:
-    """Train for `plan.steps` steps, or until `should_stop`, asked after whole steps, gives a reason."""
+    """Train for `plan.steps` steps, or until `should_stop`, asked after whole steps, gives a reason.
+
+    A `should_stop` that is a Stop is obeyed at once: where a gradient does not end in time, Stopped is raised.
+    """
+    stop = as_stop(should_stop)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
     state = await _resume(checkpoints, learner, log) or SftState()
+    if _owes_validation(plan, state):
+        state, metrics = await stop.finish(_validate(plan, state, learner, {}))
+        log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
+        await _save(checkpoints, learner, state, log)
     stopped = None
     while state.step < plan.steps and not stopped:
         step, started = state.step + 1, clock.monotonic()
@@ -43,13 +52,13 @@ async def train(
         rate = rate_at(
             step, peak=plan.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps, decay="linear"
         )
-        report = await learner.forward_backward(rows_R, SupervisedLoss())
+        report = await stop.finish(learner.forward_backward(rows_R, SupervisedLoss()))
         optim = await learner.optim_step(rate)
         metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
         state = replace(state, step=step)
         stopped = should_stop()
-        if due := step % plan.checkpoint_interval == 0 or step == plan.steps:
-            state, metrics = await _validate(plan, state, learner, metrics)
+        if (due := _is_due(plan, step)) and not stop.asked:
+            state, metrics = await stop.finish(_validate(plan, state, learner, metrics))
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
             await _save(checkpoints, learner, state, log)
@@ -76,6 +85,16 @@ class SftState:
     def from_json(cls, document: Mapping[str, Any]) -> SftState:
         """What `asdict` made, after JSON."""
         return cls(step=document["step"], validations=tuple((step, nll) for step, nll in document["validations"]))
+
+
+def _is_due(plan: SftPlan, step: int) -> bool:
+    return step % plan.checkpoint_interval == 0 or step == plan.steps
+
+
+def _owes_validation(plan: SftPlan, state: SftState) -> bool:
+    """The step was saved when a stop left no time for its validation."""
+    is_validated = bool(state.validations) and state.validations[-1][0] == state.step
+    return bool(plan.validation_rows) and state.step > 0 and _is_due(plan, state.step) and not is_validated
 
 
 async def _validate(

@@ -96,7 +96,9 @@ def test_a_polite_kill_ends_the_climb_and_then_the_server(copy: tuple[Path, int]
     script = folder / "run.py"
     # stands in for a climb that is under way: it says that it runs, and ends when it is asked to
     climb = "import signal, time; signal.signal(15, lambda *_: exit(7)); print('climbing', flush=True); time.sleep(60)"
-    text = script.read_text().replace('[AGENTRFT, "climb", JOB, *options]', f"[sys.executable, '-c', {climb!r}]")
+    begun = '[AGENTRFT, "climb", JOB, "--only-train", *options]'
+    assert begun in script.read_text()
+    text = script.read_text().replace(begun, f"[sys.executable, '-c', {climb!r}]")
     script.write_text(text)
     command = [sys.executable, str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:

@@ -1,0 +1,102 @@
+"""Edits: all that may differ between two candidates, as changes to the job document.
+
+An edit sets a few places of the document to values, adds sentences to texts, and may bring a file. A candidate is the
+job with some edits, at most one for each component; the job itself is the candidate with none.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from agentrft.errors import UserError
+
+Place = tuple[str, ...]
+"""Keys from the document's top, for example `("agent", "tool_docs", "find", "description")`."""
+Kind = Literal["prompt", "tools", "outputs", "guards", "demos"]
+KINDS: tuple[Kind, ...] = ("prompt", "tools", "outputs", "guards", "demos")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One change that can be accepted or left by itself."""
+
+    kind: Kind
+    component: str
+    """What it changes: `system`, `tool:find:day`, `output:read`, …; two edits of one component exclude each other."""
+    sets: tuple[tuple[Place, Any], ...] = ()
+    """Places and the values, plain JSON, that they get."""
+    adds: tuple[tuple[Place, str, str], ...] = ()
+    """Places, the text that holds where the document has none there, and the sentence that is added."""
+    why: str
+    """What it was proposed for, for people."""
+    evidence: tuple[str, ...] = ()
+    """Ids of episodes that show it."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name and contents of files that it brings, beside the job file."""
+
+    @property
+    def key(self) -> str:
+        """Eight hex digits that name what the edit does."""
+        text = json.dumps([self.sets, self.adds, dict(self.files)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Everything in the document that it changes."""
+        return (*(place for place, _ in self.sets), *(place for place, _, _ in self.adds))
+
+
+def edited(document: Mapping[str, Any], edits: Iterable[Edit]) -> dict[str, Any]:
+    """The document with the edits; sections that are not there are made."""
+    result = copy.deepcopy(dict(document))
+    for edit in edits:
+        for place, value in edit.sets:
+            _set(result, place, value)
+        for place, told, sentence in edit.adds:
+            _set(result, place, extended(str(value_at(result, place) or told), sentence))
+    return result
+
+
+def extended(text: str, sentence: str) -> str:
+    """A text with a sentence more; the text as it is where it has that sentence already."""
+    text = text.strip()
+    if not text or sentence in text:
+        return text or sentence
+    return f"{text}{'' if text[-1] in '.!?:;' else '.'} {sentence}"
+
+
+def value_at(document: Mapping[str, Any], place: Place) -> Any:
+    """What stands at the place; None where nothing does."""
+    value: Any = document
+    for key in place:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def is_locked(component: str, locks: Iterable[str]) -> bool:
+    """Whether a lock, a glob over components (`tool:refund:*`), keeps it as it is."""
+    return any(fnmatchcase(component, lock) for lock in locks)
+
+
+def check_kinds(kinds: Iterable[str]) -> None:
+    """Raise UserError for a kind that is none."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(
+                f"there is nothing called {kind!r} to search; expected some of {', '.join(KINDS)}. Mend `--space`",
+                param="--space",
+            )
+
+
+def _set(document: dict[str, Any], place: Place, value: Any) -> None:
+    for key in place[:-1]:
+        inner = document.get(key)
+        document[key] = inner if isinstance(inner, dict) else {}
+        document = document[key]
+    document[place[-1]] = copy.deepcopy(value)

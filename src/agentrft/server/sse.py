@@ -1,0 +1,44 @@
+"""Replies as server-sent events: begun only when there is something to send, ended when the client leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+_STALLED_S = 60.0
+"""A client that takes nothing for so long has gone."""
+
+
+def events_response(
+    first: ServerSentEvent, rest: AsyncGenerator[ServerSentEvent], headers: Mapping[str, str]
+) -> EventSourceResponse:
+    """The answer that sends `first` and the rest; `rest` is closed when the client leaves."""
+    sent = {"Cache-Control": "no-store", **headers}
+    return EventSourceResponse(_chained(first, rest), sep="\n", send_timeout=_STALLED_S, headers=sent)
+
+
+async def _chained(first: ServerSentEvent, rest: AsyncGenerator[ServerSentEvent]) -> AsyncGenerator[ServerSentEvent]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()
+
+
+def data_event(document: Mapping[str, Any], *, name: str | None = None) -> ServerSentEvent:
+    """An event whose data is JSON."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return ServerSentEvent(text, event=name, sep="\n")
+
+
+DONE = "[DONE]"
+"""What the last event of a chat stream says."""
+
+
+def done_event() -> ServerSentEvent:
+    """The last event of a chat stream."""
+    return ServerSentEvent(DONE, sep="\n")

@@ -29,8 +29,9 @@ from agentrft.store import open_store
 from agentrft.store.states import FINAL
 from agentrft.train.checkpoint import verified
 
-KILLS = 100
-DAMAGES = 20
+KILLS = int(os.environ.get("AGENTRFT_SOAK_KILLS", "100"))
+"""Kills in all; damaged checkpoints are a fifth of them."""
+DAMAGES = KILLS // 5
 KINDS: tuple[Kind, ...] = ("supervised", "dpo", "reinforcement")
 assert set(KINDS) < set(get_args(Kind))
 SERVER = Path(__file__).with_name("server_process.py")

@@ -37,6 +37,8 @@ def pause(
     job = store.get_job(job_id, project=project)
     _refuse_final(job, "paused")
     if job["status"] == "paused":
+        if job["owner"] is not None:  # its worker waits for an outage to end, and must not go on by itself
+            store.ask(job_id, "pause")
         return job
     store.ask(job_id, "pause")  # from here on nobody claims it
     until = time.monotonic() + (PAUSE_WAIT_S if wait_s is None else wait_s)

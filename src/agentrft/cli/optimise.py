@@ -55,6 +55,10 @@ def optimise(
     kinds = [kind.strip() for kind in space.split(",") if kind.strip()]
     check_kinds(kinds)
     at = who.at()
+    if who.price is not None:
+        raise UserError(
+            "--price has no effect here: `agentrft diagnose` makes the estimate; leave it out", param="--price"
+        )
     spec, base_dir = load_job(job)
     if spec.method.reinforcement is None:
         raise missing_grader()

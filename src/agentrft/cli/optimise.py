@@ -54,11 +54,7 @@ def optimise(
 
     kinds = [kind.strip() for kind in space.split(",") if kind.strip()]
     check_kinds(kinds)
-    at = who.at()
-    if who.price is not None:
-        raise UserError(
-            "--price has no effect here: `agentrft diagnose` makes the estimate; leave it out", param="--price"
-        )
+    at = _who_plays(who)
     spec, base_dir = load_job(job)
     if spec.method.reinforcement is None:
         raise missing_grader()
@@ -88,6 +84,16 @@ def optimise(
         note("interrupted; the same command goes on from here")
         raise typer.Exit(130) from None
     raise typer.Exit(code)
+
+
+def _who_plays(who: PlayedBy) -> ChatEndpoint | None:
+    from agentrft.errors import UserError
+
+    if who.price is not None:
+        raise UserError(
+            "--price has no effect here: `agentrft diagnose` makes the estimate; leave it out", param="--price"
+        )
+    return who.at()
 
 
 async def _run(

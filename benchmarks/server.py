@@ -15,8 +15,8 @@ Starts `agentrft serve` on loopback with an empty home. Then, all at once, from 
   are fixed beforehand and latency counts from there: a stall of the server is in the figures of every read that it
   delayed, and so is a stall of this process (`client_late_ms` in the details says how much that was).
 
-Before the load the job does its first step, and the engine gives one long answer and `--fill` short ones: it keeps the
-keys and values of its last 128 conversations, and the memory for them is no leak. `--warmup` seconds after the load
+Before the load the job does its first step, and the engine gives `--fill` answers of the same length: it keeps the keys
+and values of its last 128 conversations, and the memory for them is no leak. `--warmup` seconds after the load
 began the measuring begins, for `--seconds`. Resident memory of server, engine and trainer is sampled every second; its
 slope is of least squares.
 
@@ -44,7 +44,7 @@ from openai import AsyncOpenAI
 from harness.bounds import Bound, deliver
 from harness.result import median, spread, warn_when_busy
 from harness.served import PARTS, Sample, ServerProcess, Usage, slope_mb_per_min
-from harness.server_load import Asked, Read, Stream, all_done, answer, chat, fill, percentile, questions, read
+from harness.server_load import Asked, Read, Stream, all_done, chat, fill, percentile, questions, read
 
 DEMONSTRATIONS = Path(__file__).parents[1] / "examples" / "units" / "data" / "demonstrations.jsonl"
 SIZES = {
@@ -133,11 +133,10 @@ async def step_of(client: AsyncOpenAI, job_id: str) -> int:
 
 
 async def ready(client: AsyncOpenAI, job_id: str, asked: Asked, options: argparse.Namespace) -> None:
-    """Wait until the job has done a step and the engine has its full size: one long answer, many short ones."""
+    """Wait until the job has done a step and the engine has its full size: as many answers as it remembers."""
     async with asyncio.timeout(START_S):
         while await step_of(client, job_id) < 1:  # noqa: ASYNC110 (another process does it)
             await asyncio.sleep(1)
-        await answer(Stream(), asked)
         await fill(options.fill, options.streams, asked)
 
 
@@ -268,7 +267,7 @@ def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, help="of an answer at most")
     parser.add_argument("--reads", type=float, help="GETs a second")
     parser.add_argument("--batch", type=int, help="conversations a training step")
-    parser.add_argument("--fill", type=int, help="short answers before the load")
+    parser.add_argument("--fill", type=int, help="answers before the load")
     parser.add_argument("--warmup", type=float, help="seconds of load before anything counts")
     parser.add_argument("--seconds", type=float, help="that are measured")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -8,14 +8,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import httpx
 import openai
 from openai import AsyncOpenAI
 
 TOPICS = ("a lighthouse", "two rivers", "bread", "the sea in winter", "a lost key", "old maps", "a small town", "rain")
-_SHORT_TOKENS = 2
 _PAUSE_S = 0.5
 """After a failed request, so that a server that is down is not asked in a tight loop."""
 
@@ -119,13 +118,12 @@ async def answer(stream: Stream, asked: Asked) -> None:
 
 
 async def fill(n: int, at_once: int, asked: Asked) -> None:
-    """Ask `n` questions for a few tokens each, so that the server remembers as many conversations as it ever will."""
+    """Ask `n` questions, so that the server remembers as many conversations, as long ones, as it will under load."""
     free = asyncio.Semaphore(at_once)
-    short = replace(asked, max_tokens=_SHORT_TOKENS)
 
     async def one() -> None:
         async with free:
-            await answer(Stream(), short)
+            await answer(Stream(), asked)
 
     async with asyncio.TaskGroup() as filling:
         for _ in range(n):

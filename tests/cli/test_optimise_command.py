@@ -24,7 +24,6 @@ WORLDS = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "optim
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    monkeypatch.setenv("COLUMNS", "200")
     return tmp_path / "home"
 
 

@@ -11,7 +11,7 @@ from agentrft.errors import UserError
 from agentrft.jobs.load import parse_job
 from agentrft.ladder.adopted import anchored
 from agentrft.ladder.own_data import own_rows, same_episodes
-from agentrft.ladder.rungs import check_methods, next_method
+from agentrft.ladder.rungs import next_method, read_methods
 from agentrft.protocols import EpisodeRecord
 from agentrft.types import Episode, Grade, Message, StopReason, TokenTrace, Turn
 
@@ -52,9 +52,9 @@ def test_a_search_comes_before_any_method() -> None:
 
 
 def test_methods_are_checked() -> None:
-    check_methods(["dpo", "rejection"])
+    assert read_methods(["dpo", "rejection"]) == ("dpo", "rejection")
     with pytest.raises(UserError, match="names 'sft', expected some of supervised, rejection, dpo, reinforcement"):
-        check_methods(["sft"])
+        read_methods(["sft"])
 
 
 def job(**agent: Any) -> dict[str, Any]:

@@ -83,11 +83,10 @@ def _plan(job: Path, seed: int | None, splits: Sequence[str], episodes: int | No
     from agentrft.jobs.probe import missing_grader
     from agentrft.jobs.rows import split_path
     from agentrft.ladder.optimise import Task
-    from agentrft.ladder.rungs import check_methods
+    from agentrft.ladder.rungs import read_methods
     from agentrft.ladder.whole_plan import WholePlan
 
-    chosen = [name.strip() for name in (methods or "").split(",") if name.strip()]
-    check_methods(chosen)
+    chosen = read_methods(name.strip() for name in (methods or "").split(",") if name.strip())
     spec, base_dir = load_job(job)
     if spec.method.reinforcement is None:
         raise missing_grader()
@@ -110,7 +109,7 @@ def _plan(job: Path, seed: int | None, splits: Sequence[str], episodes: int | No
         command=" ".join(["agentrft climb", typed, *options, *budget]),
         splits=tuple(splits),
         episodes=_EPISODES if episodes is None else episodes,
-        methods=tuple(chosen),  # type: ignore[arg-type]
+        methods=chosen,
     )
 
 

@@ -16,7 +16,8 @@ import typer
 from agentrft.cli.console import err, note, out, warn
 from agentrft.cli.interrupt import INTERRUPTED, Interrupt, interruptible
 from agentrft.cli.jobref import is_job_id, read_job
-from agentrft.cli.played_by import PlayedBy, played_by
+from agentrft.cli.option_group import takes
+from agentrft.cli.played_by import PaidBy
 from agentrft.cli.progress import Display, Task
 from agentrft.report.wording import duration, number
 
@@ -35,7 +36,7 @@ TOO_LITTLE_DATA = 4
 """Exit code."""
 
 
-@played_by
+@takes("who", PaidBy)
 def diagnose(
     job: str = typer.Argument(help="A job file, or the id of a stored job.", metavar="JOB"),
     split: str = typer.Option("train", help="Which of the job's splits; keep `test` for what must stay unseen."),
@@ -47,7 +48,7 @@ def diagnose(
     ),
     html: Path | None = typer.Option(None, help="Write the report as one HTML page.", metavar="FILE"),
     *,
-    who: PlayedBy,
+    who: PaidBy,
 ) -> None:
     """Play items several times, say what goes wrong and whether to train; after Ctrl-C the same command goes on."""
     from agentrft.jobs.probe import missing_grader

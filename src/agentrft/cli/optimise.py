@@ -12,20 +12,20 @@ import typer
 from rich.text import Text
 
 from agentrft.cli.console import err, note, out
-from agentrft.cli.played_by import PlayedBy, played_by
+from agentrft.cli.option_group import takes
+from agentrft.cli.played_by import PlayedBy
 from agentrft.cli.progress import Display
 
 if TYPE_CHECKING:
     from agentrft.ladder.optimise import Further, OpenAgent, Task
     from agentrft.optimise import OptimisePlan
     from agentrft.protocols import ChatEndpoint
-    from agentrft.types import ToolSpec
 
 NO_RELIABLE_CHANGE, TOO_LITTLE_DATA, BLOCKED = 3, 4, 5
 """Exit codes."""
 
 
-@played_by
+@takes("who", PlayedBy)
 def optimise(
     job: Path = typer.Argument(help="The job file (YAML); it is read, never written.", metavar="JOB"),
     budget: int = typer.Option(1200, min=200, help="Episodes in all, those that confirm the result among them."),
@@ -50,11 +50,10 @@ def optimise(
     from agentrft.jobs.probe import missing_grader
     from agentrft.ladder.optimise import Task
     from agentrft.optimise import OptimisePlan
-    from agentrft.optimise.edit import check_kinds
+    from agentrft.optimise.edit import read_kinds
 
-    kinds = [kind.strip() for kind in space.split(",") if kind.strip()]
-    check_kinds(kinds)
-    at = _who_plays(who)
+    kinds = read_kinds(kind.strip() for kind in space.split(",") if kind.strip())
+    at = who.at()
     spec, base_dir = load_job(job)
     if spec.method.reinforcement is None:
         raise missing_grader()
@@ -65,7 +64,7 @@ def optimise(
     report.raise_problems()
     plan = OptimisePlan(
         budget=budget,
-        kinds=kinds,  # type: ignore[arg-type]
+        kinds=kinds,
         locks=lock,
         seed=seed,
         pass_threshold=spec.method.reinforcement.grader.pass_threshold,
@@ -86,16 +85,6 @@ def optimise(
     raise typer.Exit(code)
 
 
-def _who_plays(who: PlayedBy) -> ChatEndpoint | None:
-    from agentrft.errors import UserError
-
-    if who.price is not None:
-        raise UserError(
-            "--price has no effect here: `agentrft diagnose` makes the estimate; leave it out", param="--price"
-        )
-    return who.at()
-
-
 async def _run(
     task: Task,
     plan: OptimisePlan,
@@ -104,15 +93,19 @@ async def _run(
     reflection: ChatEndpoint | None,
     json_file: Path | None,
 ) -> int:
-    from agentrft.ladder.optimise import Watching, optimisation_job, optimise_job
+    from agentrft.ladder.optimise import Watching, found_already, optimisation_job, optimise_job, told_tools
     from agentrft.store import open_store
 
     name = at.model if at else model or task.spec.model
     async with AsyncExitStack() as stack:
         store = stack.enter_context(closing(open_store()))
-        job = optimisation_job(store, task, plan, name)
+        addresses = [one and f"{one.base_url}#{one.model}" for one in (at, reflection)]
+        job = optimisation_job(store, task, plan, name, *addresses)
+        if (known := found_already(store, job)) is not None:
+            return _tell(known, job.folder, json_file)
         display = stack.enter_context(Display(err()))
-        open_agent, tools = await _opened(stack, display, task, at, name)
+        open_agent = await _opened(stack, display, task, at, name)
+        tools = await told_tools(task)
         further = await _further(stack, reflection)
         bar = stack.enter_context(display.task("episodes", plan.budget))
         document = await optimise_job(
@@ -125,33 +118,23 @@ async def _run(
             further=further,
             watching=Watching(tell=lambda text: display.line(Text(text, style="dim")), on_episode=bar.advance),
         )
-    _tell(document, job.folder, json_file)
-    return 0 if document["verdict"] == "adopted" else NO_RELIABLE_CHANGE
+    return _tell(document, job.folder, json_file)
 
 
-async def _opened(
-    stack: AsyncExitStack, display: Display, task: Task, at: ChatEndpoint | None, name: str
-) -> tuple[OpenAgent, Sequence[ToolSpec]]:
-    """Who plays, and the tools as the model is told about them now."""
+async def _opened(stack: AsyncExitStack, display: Display, task: Task, at: ChatEndpoint | None, name: str) -> OpenAgent:
+    """Who plays."""
+    from agentrft import build
     from agentrft.jobs.models import find_weights
-    from agentrft.jobs.rows import items_of
-    from agentrft.jobs.tools import open_tools
     from agentrft.ladder.optimise import agents_over
 
-    tools = await open_tools(task.spec, task.base_dir)
-    await tools.close()
-    specs = {spec.name: spec for item in items_of(task.spec, task.base_dir, "train") for spec in item.tools}
-    specs |= {spec.name: spec for spec in tools.specs}
     if at is not None:
-        return agents_over(task.base_dir, at), list(specs.values())
-    from agentrft import build
-
+        return agents_over(task.base_dir, at)
     with display.task("loading the model"):
         weights = await asyncio.to_thread(find_weights, name, base_dir=task.base_dir)
         engine = await build.load_engine(task.spec, weights, False)
     stack.push_async_callback(engine.close)
     display.line(Text(f"{name}: {engine.dtype} on {engine.device}", style="dim"))
-    return agents_over(task.base_dir, weights, engine), list(specs.values())
+    return agents_over(task.base_dir, weights, engine)
 
 
 async def _further(stack: AsyncExitStack, reflection: ChatEndpoint | None) -> Further | None:
@@ -184,7 +167,8 @@ def _reflection(given: str | None) -> ChatEndpoint | None:
     return ChatEndpoint(model=model, base_url=url, temperature=0.9)
 
 
-def _tell(document: dict[str, Any], folder: Path, json_file: Path | None) -> None:
+def _tell(document: dict[str, Any], folder: Path, json_file: Path | None) -> int:
+    """Show what was found; the exit code."""
     import json
 
     from agentrft.ladder.optimise import PATCH
@@ -192,12 +176,13 @@ def _tell(document: dict[str, Any], folder: Path, json_file: Path | None) -> Non
 
     patch = folder / PATCH
     adopted = document["verdict"] == "adopted"
+    code = 0 if adopted else NO_RELIABLE_CHANGE
     page = write_optimise_page(document, patch.read_text("utf-8") if adopted else None, folder / "report.html")
     if json_file is not None:
         text = json.dumps(document, indent=2) + "\n"
         if str(json_file) == "-":
             typer.echo(text, nl=False)
-            return
+            return code
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(text, encoding="utf-8")
     style = "bold green" if adopted else "bold"
@@ -212,3 +197,4 @@ def _tell(document: dict[str, Any], folder: Path, json_file: Path | None) -> Non
     if adopted:
         out().print(f"patch:  {patch}", soft_wrap=True, markup=False)
         out().print(f"next:   agentrft apply {document['id']}", soft_wrap=True, markup=False)
+    return code

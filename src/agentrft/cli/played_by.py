@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -29,9 +27,6 @@ class PlayedBy:
         None, help="Environment variable with the endpoint's key.", metavar="VARIABLE"
     )
     concurrency: int = typer.Option(16, min=1, max=256, help="Episodes at once with an endpoint.")
-    price: str | None = typer.Option(
-        None, help="USD per million tokens read and written at the endpoint, for the estimate.", metavar="READ/WRITTEN"
-    )
 
     def at(self) -> ChatEndpoint | None:
         """The API that plays; None for our own engine. Raises UserError for options that do not go together."""
@@ -40,7 +35,7 @@ class PlayedBy:
         from agentrft.protocols import ChatEndpoint
 
         if self.endpoint is None:
-            for name in ("endpoint_model", "api_key_env", "price"):
+            for name in ("endpoint_model", "api_key_env"):
                 if getattr(self, name) is not None:
                     option = f"--{name.replace('_', '-')}"
                     raise UserError(f"got {option} without --endpoint; give the address too", param=option)
@@ -61,13 +56,24 @@ class PlayedBy:
             temperature=1.0,  # as in training; an API's own default may be another one
         )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidBy(PlayedBy):
+    """The same, and what an endpoint costs."""
+
+    price: str | None = typer.Option(
+        None, help="USD per million tokens read and written at the endpoint, for the estimate.", metavar="READ/WRITTEN"
+    )
+
     def paid(self) -> Price | None:
-        """The price; raises UserError for what is none."""
+        """The price; raises UserError for what is none, and for one without an endpoint."""
         from agentrft.diagnose import Price
         from agentrft.errors import UserError
 
         if self.price is None:
             return None
+        if self.endpoint is None:
+            raise UserError("got --price without --endpoint; give the address too", param="--price")
         read, slash, written = self.price.partition("/")
         try:
             price = Price(prompt=float(read), completion=float(written))
@@ -79,20 +85,3 @@ class PlayedBy:
                 param="--price",
             )
         return price
-
-
-def played_by(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, which takes a `PlayedBy` as `who`, with one option for each of its fields instead."""
-    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "who"]
-    options = {one.name: one for one in inspect.signature(PlayedBy, eval_str=True).parameters.values()}
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *options.values())]
-
-    def run(**given: Any) -> None:
-        who = PlayedBy(**{field.name: given.pop(field.name) for field in fields(PlayedBy)})
-        command(**given, who=who)
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    # Typer reads a command's options off its signature.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from agentrft.jobs.models import Weights
 from agentrft.jobs.rows import items_of
 from agentrft.jobs.service import StoredJob, create_job, stored_job
 from agentrft.jobs.spec import JobSpec
+from agentrft.jobs.tools import open_tools
 from agentrft.optimise import Edit, OptimisePlan, Outcome, Played, Score, Split, optimise, split_items
 from agentrft.optimise.patch import edited_text, unified_diff
 from agentrft.optimise.propose import Evidence
 from agentrft.protocols import ChatEndpoint, EpisodeRecord, Grader, Store
 from agentrft.rollout import Agent, Rollout, Seat, run_groups, trained_tokens
+from agentrft.runtime.inprocess import working_on
 from agentrft.runtime.players import open_player
+from agentrft.store import SqlStore
 from agentrft.train.evaluate import EvalPlan
 from agentrft.types import Episode, Grade, Item, StopReason, ToolSpec
 
@@ -65,9 +68,9 @@ class Task:
         """Where the file's paths start."""
         return self.path.resolve().parent
 
-    def key(self, plan: OptimisePlan, model: str) -> str:
-        """Sixteen hex digits: the same file, agent, model and plan go on with each other's episodes."""
-        text = json.dumps([self.text, bundle_hash(self.spec, self.base_dir), model, repr(plan)])
+    def key(self, plan: OptimisePlan, *who: str | None) -> str:
+        """Sixteen hex digits: the same file, agent and plan, played and proposed by the same `who`, go on together."""
+        text = json.dumps([self.text, bundle_hash(self.spec, self.base_dir), repr(plan), who])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def split(self, plan: OptimisePlan) -> Split:
@@ -76,9 +79,12 @@ class Task:
         return split_items(items_of(self.spec, self.base_dir, "train"), held_out, plan)
 
 
-def optimisation_job(store: Store, task: Task, plan: OptimisePlan, model: str) -> StoredJob:
-    """The stored job of this optimisation, made on its first run and found again on later ones."""
-    key = task.key(plan, model)
+def optimisation_job(store: Store, task: Task, plan: OptimisePlan, model: str, *also: str | None) -> StoredJob:
+    """The stored job of this optimisation, made on its first run and found again on later ones.
+
+    `also` are addresses that matter: of the API that plays, of the one that proposes.
+    """
+    key = task.key(plan, model, *also)
     for job in store.list_jobs(limit=_MOST_JOBS_SEARCHED):
         if job.get("optimisation", {}).get("key") == key and job["status"] not in ("failed", "cancelled"):
             return stored_job(store, job["id"])
@@ -194,7 +200,7 @@ class _Borrowed:
 
 
 async def optimise_job(
-    store: Store,
+    store: SqlStore,
     job: StoredJob,
     task: Task,
     plan: OptimisePlan,
@@ -206,12 +212,14 @@ async def optimise_job(
 ) -> dict[str, Any]:
     """Optimise, and leave report, patch and changes in the stored job's folder; the report as JSON.
 
-    Raises as `optimise`. Called again with the same job it goes on where it was interrupted.
+    Raises as `optimise`, and UserError when another process is at it. Called again with the same job it goes on where
+    it was interrupted, and gives back what it found once it is complete.
     """
-    watching = watching or Watching()
-    play = JobPlayer(task, store, job, open_agent, watching.on_episode)
-    split = task.split(plan)
-    with _working_on(store, job.id):
+    if (known := found_already(store, job)) is not None:
+        return known
+    watching, split = watching or Watching(), task.split(plan)
+    async with working_on(store, job) as fenced:
+        play = JobPlayer(task, fenced, job, open_agent, watching.on_episode)
         outcome = await optimise(
             plan, split, play, task.document, tools, job.folder, further=further, tell=watching.tell
         )
@@ -222,25 +230,24 @@ async def optimise_job(
             after = edited_text(task.text, [edit for _, edit in edits])
             _write(job.folder / PATCH, unified_diff(task.path.name, task.text, after, edits))
             _write(job.folder / CHANGES, json.dumps(changes_of(task, edits), indent=2) + "\n")
-        store.update_job(job.id, {"optimisation": {"key": task.key(plan, document["model"]), "report": document}})
+        mark = store.get_job(job.id)["optimisation"]
+        fenced.update_job(job.id, {"optimisation": {**mark, "report": document}})
+        fenced.set_job_status(job.id, "succeeded")
     return document
 
 
-@contextmanager
-def _working_on(store: Store, job_id: str) -> Iterator[None]:
-    """The job is running inside, and afterwards succeeded, or paused where it was interrupted."""
-    if (status := store.get_job(job_id)["status"]) != "succeeded":
-        for step in ("queued", "running"):
-            if status != step:
-                store.set_job_status(job_id, step)
-    try:
-        yield
-    except BaseException:
-        if store.get_job(job_id)["status"] == "running":
-            store.set_job_status(job_id, "paused")
-        raise
-    if store.get_job(job_id)["status"] == "running":
-        store.set_job_status(job_id, "succeeded")
+def found_already(store: Store, job: StoredJob) -> dict[str, Any] | None:
+    """The report of an optimisation that is complete; None for one that is not."""
+    kept = store.get_job(job.id)
+    return kept["optimisation"]["report"] if kept["status"] == "succeeded" else None
+
+
+async def told_tools(task: Task) -> list[ToolSpec]:
+    """Every tool as the model is told about it now: those that rows list, and those that describe themselves."""
+    bound = await open_tools(task.spec, task.base_dir)
+    await bound.close()
+    listed = (spec for item in items_of(task.spec, task.base_dir, "train") for spec in item.tools)
+    return list({spec.name: spec for spec in (*listed, *bound.specs)}.values())
 
 
 def report_of(outcome: Outcome, task: Task, plan: OptimisePlan, job: StoredJob) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,12 +74,15 @@ def gain_of(rung: Rung, before: Rung, split: str | None = None) -> Interval:
     return rung.measured[split].gain_over(before.measured[split])
 
 
-def check_methods(methods: Collection[str]) -> None:
-    """Raise UserError for a method that is none, or is named twice."""
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or len(set(methods)) < len(methods):
+def read_methods(given: Iterable[str]) -> tuple[Method, ...]:
+    """The methods of these names; raises UserError for a name that is none's, or is given twice."""
+    known: dict[str, Method] = {method: method for method in METHODS}
+    names = list(given)
+    unknown = [name for name in names if name not in known]
+    if unknown or len(set(names)) < len(names):
         got = f"{unknown[0]!r}" if unknown else "one of them twice"
         raise UserError(f"--methods names {got}, expected some of {', '.join(METHODS)}; mend it", param="--methods")
+    return tuple(known[name] for name in names)
 
 
 def ruling(decision: Mapping[str, Any], *, searched: bool) -> tuple[Verdict, str]:

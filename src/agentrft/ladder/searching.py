@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from agentrft import build
 from agentrft.errors import UserError
 from agentrft.jobs.models import find_weights
-from agentrft.jobs.rows import items_of
 from agentrft.jobs.spec import JobSpec
-from agentrft.jobs.tools import open_tools
-from agentrft.ladder.optimise import OpenAgent, Task, Watching, agents_over, optimisation_job, optimise_job
+from agentrft.ladder.optimise import OpenAgent, Task, Watching, agents_over, optimisation_job, optimise_job, told_tools
 from agentrft.optimise import OptimisePlan
 from agentrft.protocols import Grader
 from agentrft.rollout import Agent
 from agentrft.store import SqlStore
-from agentrft.types import ToolSpec
 
 LEAST = 500
 """Episodes that a search needs: with fewer, little is left for candidates behind the baseline and the confirmation."""
@@ -46,7 +43,7 @@ async def search_edits(
             raise
         return error.message
     job = optimisation_job(store, task, plan, task.spec.model)
-    tools = await _tools(task)
+    tools = await told_tools(task)
     done = itertools.count(1)
     async with AsyncExitStack() as stack:
         weights = find_weights(task.spec.model, base_dir=task.base_dir)
@@ -65,11 +62,3 @@ def _checked(open_agent: OpenAgent, check: Callable[[], None]) -> OpenAgent:
             yield pair
 
     return opened
-
-
-async def _tools(task: Task) -> Sequence[ToolSpec]:
-    """Every tool as the model is told about it now: those of rows, and those that the job binds."""
-    bound = await open_tools(task.spec, task.base_dir)
-    await bound.close()
-    described = (spec for item in items_of(task.spec, task.base_dir, "train") for spec in item.tools)
-    return list({spec.name: spec for spec in (*described, *bound.specs)}.values())

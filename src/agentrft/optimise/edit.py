@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -55,12 +55,17 @@ class Edit:
 def edited(document: Mapping[str, Any], edits: Iterable[Edit]) -> dict[str, Any]:
     """The document with the edits; sections that are not there are made."""
     result = copy.deepcopy(dict(document))
-    for edit in edits:
-        for place, value in edit.sets:
-            _set(result, place, value)
-        for place, told, sentence in edit.adds:
-            _set(result, place, extended(str(value_at(result, place) or told), sentence))
+    apply_to(result, edits, _set)
     return result
+
+
+def apply_to(document: Any, edits: Iterable[Edit], put: Callable[[Any, Place, Any], None]) -> None:
+    """Make the edits by `put(document, place, value)`: first what replaces a text, then what is added to it."""
+    chosen = list(edits)
+    for place, value in (one for edit in chosen for one in edit.sets):
+        put(document, place, value)
+    for place, told, sentence in (one for edit in chosen for one in edit.adds):
+        put(document, place, extended(str(value_at(document, place) or told), sentence))
 
 
 def extended(text: str, sentence: str) -> str:
@@ -84,14 +89,17 @@ def is_locked(component: str, locks: Iterable[str]) -> bool:
     return any(fnmatchcase(component, lock) for lock in locks)
 
 
-def check_kinds(kinds: Iterable[str]) -> None:
-    """Raise UserError for a kind that is none."""
-    for kind in kinds:
-        if kind not in KINDS:
+def read_kinds(given: Iterable[str]) -> tuple[Kind, ...]:
+    """The kinds of these names; raises UserError for a name that is none's."""
+    known: dict[str, Kind] = {kind: kind for kind in KINDS}
+    names = list(given)
+    for name in names:
+        if name not in known:
             raise UserError(
-                f"there is nothing called {kind!r} to search; expected some of {', '.join(KINDS)}. Mend `--space`",
+                f"there is nothing called {name!r} to search; expected some of {', '.join(KINDS)}. Mend `--space`",
                 param="--space",
             )
+    return tuple(known[name] for name in names)
 
 
 def _set(document: dict[str, Any], place: Place, value: Any) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from agentrft.diagnose import (
     is_finished,
     play,
 )
-from agentrft.errors import BoundaryError, UserError
 from agentrft.graders import AnySpec, EndpointSpec, MultiSpec
 from agentrft.jobs.audit import asks_model, audit_items, audit_plan, honest_episodes
 from agentrft.jobs.bundle import bundle_hash
@@ -39,9 +37,8 @@ from agentrft.jobs.spec import JobSpec
 from agentrft.protocols import EpisodeRecord
 from agentrft.rollout import GradedEpisode
 from agentrft.runtime.diagnosed import Settings, job_for, latest_diagnosis, write_diagnosis
-from agentrft.runtime.lease import LEASE_S
+from agentrft.runtime.inprocess import working_on
 from agentrft.runtime.players import Player, open_player
-from agentrft.runtime.processes import is_gone, this_owner
 from agentrft.runtime.seen import seen_of
 from agentrft.store import SqlStore
 from agentrft.types import Episode, TokenUsage
@@ -108,7 +105,7 @@ async def run_diagnosis(store: SqlStore, request: Request, watching: Watching | 
     if kept is not None and job.status == "succeeded":
         _keep_with(store, request.also, kept)
         return Outcome(job=job, document=kept, done=planned, planned=planned, was_complete=True)
-    async with _working_on(store, job) as fenced:
+    async with working_on(store, job) as fenced:
         model = request.settings.endpoint or await asyncio.to_thread(_weights, request)
         async with open_player(request.spec, request.base_dir, model, load=request.load) as player:
             sitting = _Sitting(fenced, job, request, player, watching)
@@ -293,43 +290,3 @@ def _kind(grader: AnySpec) -> str:
         return "judge"
     parts: Sequence[AnySpec] = list(grader.graders.values()) if isinstance(grader, MultiSpec) else [grader]
     return "endpoint" if any(isinstance(part, EndpointSpec) for part in parts) else "code"
-
-
-@asynccontextmanager
-async def _working_on(store: SqlStore, job: StoredJob) -> AsyncIterator[SqlStore]:
-    """The store as the job's owner may use it; the job is `running` inside, `paused` after a fault."""
-    token = _claim(store, job.id)
-    fenced = store.fenced(job.id, token)
-    if store.get_job(job.id)["status"] != "queued":
-        fenced.set_job_status(job.id, "queued")
-    fenced.set_job_status(job.id, "running")
-    heart = asyncio.create_task(_beat(store, job.id, token))
-    try:
-        yield fenced
-    except UserError as error:
-        failure = {"code": error.code, "message": error.message, "param": error.param}
-        fenced.set_job_status(job.id, "failed", error=failure)
-        raise
-    except BoundaryError as error:
-        with suppress(BoundaryError):
-            fenced.set_job_status(job.id, "paused", error={"code": error.boundary, "message": str(error)})
-        raise
-    finally:
-        heart.cancel()
-        with suppress(BoundaryError):
-            store.release_job(job.id, token)
-
-
-def _claim(store: SqlStore, job_id: str) -> int:
-    """The fencing token; what a process of this machine that no longer lives has left claimed is taken over at once."""
-    owner = store.get_job(job_id)["owner"]
-    if owner and is_gone(owner):
-        store.claim_job(job_id, owner, 0.0)
-    return store.claim_job(job_id, this_owner(), LEASE_S)
-
-
-async def _beat(store: SqlStore, job_id: str, token: int) -> None:
-    while True:
-        await asyncio.sleep(LEASE_S / 3)
-        with suppress(BoundaryError):
-            store.heartbeat(job_id, token, LEASE_S)

@@ -45,7 +45,7 @@ async def train_in(
     validation: list[Item] | None = None,
 ) -> Outcome:
     """`run_job` with live objects that the caller opened; `validation` replaces the job's validation items."""
-    async with _working_on(store, job) as fenced:
+    async with working_on(store, job) as fenced:
         outcome = await train_job(live, fenced, job, watch=watch, should_stop=should_stop, validation=validation)
         if outcome.stopped:
             note_stop(fenced, outcome)
@@ -53,8 +53,12 @@ async def train_in(
 
 
 @asynccontextmanager
-async def _working_on(store: SqlStore, job: StoredJob) -> AsyncIterator[SqlStore]:
-    """The store as the job's owner may use it; the job is `running` inside, `failed` after an exception."""
+async def working_on(store: SqlStore, job: StoredJob) -> AsyncIterator[SqlStore]:
+    """The store as the job's owner may use it; the job is `running` inside, and whoever is inside ends it well.
+
+    After a UserError it is `failed`, after anything else that ends it early `paused`. Raises UserError for a job that
+    is final, or that another process holds.
+    """
     if job.status in ("succeeded", "cancelled", "failed"):
         why = "it is complete" if job.status == "succeeded" else "start it again as a new job"
         raise UserError(
@@ -79,6 +83,10 @@ async def _working_on(store: SqlStore, job: StoredJob) -> AsyncIterator[SqlStore
         # The outside may mend itself: what was checkpointed is good, and the job can be resumed.
         with suppress(BoundaryError):
             fenced.set_job_status(job.id, "paused", error={"code": error.boundary, "message": str(error)})
+        raise
+    except BaseException:  # an interrupt, or a bug: what is kept is good
+        with suppress(BoundaryError, UserError):
+            fenced.set_job_status(job.id, "paused")
         raise
     finally:
         heart.cancel()

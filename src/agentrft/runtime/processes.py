@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,17 @@ def is_gone(owner: str) -> bool:
     """True when the owner is a process of this machine that lives no more."""
     host, pid, _ = _parts(owner)
     return host == socket.gethostname() and pid.isdigit() and pid_of(owner) is None
+
+
+def be_nice_as_a_session() -> None:
+    """Let the niceness of this process, the first of its session, hold for the session.
+
+    Linux shares the cores between sessions before it looks at niceness, which then means something within each only
+    (`sched_autogroup_enabled`). Does nothing where there are no such groups.
+    """
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    with suppress(OSError):
+        (_PROC / "self" / "autogroup").write_text(f"{niceness}\n")
 
 
 def _parts(owner: str) -> tuple[str, str, str]:

@@ -23,7 +23,7 @@ from agentrft.jobs.service import job_folder, stored_job
 from agentrft.runtime import work
 from agentrft.runtime.lease import WATCH_S, Lease, Wanted
 from agentrft.runtime.lock import alone_in
-from agentrft.runtime.processes import this_owner
+from agentrft.runtime.processes import be_nice_as_a_session, this_owner
 from agentrft.runtime.settings import WorkerSettings
 from agentrft.store import SqlStore, open_store
 from agentrft.train.stop import Stop
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--server", default="", help="the owner that started it")
     given = parser.parse_args(arguments)
     faulthandler.enable()
+    be_nice_as_a_session()
     # Until the job is held there is nothing to save: a SIGTERM before that ends the process.
     settings = WorkerSettings.of_environment()
     store = open_store(settings.store)

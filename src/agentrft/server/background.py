@@ -61,7 +61,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _engine(config: ServerConfig) -> Engine:
     serving = config.serving
     client = EngineClient(
-        max_models=serving.models, max_adapters=serving.adapters, threads=serving.threads, dtype=serving.dtype
+        max_models=serving.models,
+        max_adapters=serving.adapters,
+        threads=serving.threads,
+        nice=serving.nice,
+        cache_mb=serving.cache_mb,
+        dtype=serving.dtype,
     )
     return Engine(client)
 

@@ -86,6 +86,10 @@ class Serving(_Section):
     """Trained models in memory at once, for each base model."""
     threads: int | None = Field(default=None, ge=1)
     """That it may compute with; None for all cores."""
+    nice: int = Field(default=2, ge=0, le=19)
+    """Added to its niceness, so that everything else is answered first."""
+    cache_mb: int | None = Field(default=None, ge=1)
+    """Of keys and values, all models together; None for an eighth of the memory."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of weights; `float32` repeats a seed's answer most firmly."""
 

@@ -27,6 +27,7 @@ from agentrft.runtime.serving.wire import (
 )
 
 _LOOK_S = 0.02
+_MAX_BACKOFF_S = 30.0
 """How often to look whether a process that was started listens."""
 _STOP_S = 10.0
 _MOMENT_S = 1.0
@@ -47,18 +48,20 @@ class EngineClient:
         max_models: int = 2,
         max_adapters: int = 32,
         threads: int | None = None,
+        nice: int = 0,
+        cache_mb: int | None = None,
         dtype: str = "auto",
         start_timeout_s: float = 60.0,
         backoff_s: float = 1.0,
-        max_backoff_s: float = 30.0,
     ) -> None:
         self._options = ["--max-models", str(max_models), "--max-adapters", str(max_adapters)]
-        self._options += ["--dtype", dtype]
+        self._options += ["--dtype", dtype, "--nice", str(nice)]
+        if cache_mb is not None:
+            self._options += ["--cache-mb", str(cache_mb)]
         if threads is not None:
             self._options += ["--threads", str(threads)]
         self._start_timeout_s = start_timeout_s
         self._backoff_s = backoff_s
-        self._max_backoff_s = max_backoff_s
         self._starting = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -148,7 +151,7 @@ class EngineClient:
             return
         self._process = None
         self._crashes += 1
-        wait_s = 0.0 if self._crashes == 1 else min(self._backoff_s * 2 ** (self._crashes - 2), self._max_backoff_s)
+        wait_s = 0.0 if self._crashes == 1 else min(self._backoff_s * 2 ** (self._crashes - 2), _MAX_BACKOFF_S)
         self._not_before = asyncio.get_running_loop().time() + wait_s
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from agentrft.errors import BoundaryError, EngineFault, UserError
+from agentrft.runtime.processes import be_nice_as_a_session
 from agentrft.runtime.serving.models import Bounds, Models
 from agentrft.runtime.serving.reply import play
 from agentrft.runtime.serving.wire import MAX_LINE_BYTES, error_line, event_line, read_request
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.nice(options.nice)
+    be_nice_as_a_session()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     bounds = Bounds(
         max_models=options.max_models,
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     eighth = psutil.virtual_memory().total // 8 >> 20
     parser.add_argument("--cache-mb", type=_positive, default=eighth, help="keys and values, all models together")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of weights")
+    parser.add_argument("--nice", type=int, default=0, help="added to its niceness")
     parser.add_argument("--threads", type=_positive, help="that compute; default: what torch takes")
     return parser
 

@@ -190,7 +190,8 @@ async def measure(
     now = psutil.Process().cpu_times()
     measured.client_cpu_s = now.user + now.system - used.user - used.system
     measured.steps = (first, await step_of(client, job_id))
-    while measured.reads[-1].planned_s <= measured.end_s:  # a stall: reads that were due are still to be sent
+    # After a stall reads that were due are still to be sent; each says so only by being in the list.
+    while measured.reads[-1].planned_s <= measured.end_s:  # noqa: ASYNC110
         await asyncio.sleep(SAMPLE_S / 10)
     await all_done(measured.reads_due())
 

@@ -47,6 +47,15 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_unique(store: SqlStore) ->
         find_job(store, "ftjob-")
 
 
+def test_a_whole_id_is_found_however_many_jobs_are_newer(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [create_job(store, SPEC, Path("/here")).id for _ in range(3)]
+    monkeypatch.setattr("agentrft.jobs.service._MOST_JOBS_SEARCHED", 1)
+    assert find_job(store, ids[0]) == ids[0]
+    assert find_job(store, ids[0].removeprefix("ftjob-")) == ids[0]
+    with pytest.raises(UserError, match="no job begins with it"):
+        find_job(store, ids[0][:14])
+
+
 def test_results_have_names_that_model_ids_allow(store: SqlStore) -> None:
     job = create_job(store, SPEC, Path("/here"))
     assert result_name(job) == f"tiny-model-words-{job.id[6:12]}"

@@ -142,6 +142,24 @@ def test_mistakes_are_told_before_anything_is_served(
     assert message in " ".join("".join(program.lines).split())
 
 
+def test_keys_are_made_where_the_server_looks_for_them(agentrft: Callable[..., Program], tmp_path: Path) -> None:
+    config = tmp_path / "server.yaml"
+    config.write_text(f"store: sqlite:///{tmp_path / 'other.db'}\n")
+    open_to_all = ("serve", "--port", "0", "--concurrency", "0", "--host", "0.0.0.0", "--config", str(config))
+    refused = agentrft(*open_to_all)
+    assert refused.wait() == 2
+    told = re.search(r"`agentrft (keys create [^`]+)`", " ".join("".join(refused.lines).split()))
+    assert told
+    assert agentrft(*told[1].replace("NAME", "proj_a").split()).wait() == 0
+    program = agentrft(*open_to_all)
+    deadline = time.monotonic() + 60
+    while "listens on" not in "".join(program.lines) and time.monotonic() < deadline:
+        assert program.process.poll() is None, program.lines
+        time.sleep(0.02)
+    program.process.send_signal(signal.SIGTERM)
+    assert program.wait() == 0
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/openapi.json", "/v1/files", "/v1/nothing", "/nothing"])
 def test_every_answer_has_its_headers(shared: Any, path: str) -> None:
     answer = shared.http().get(path)

@@ -1,27 +1,20 @@
-"""Rates, sizes, paces and how many at once; and that a request sent twice is carried out once."""
+"""Rates, sizes, paces and how many at once; and what the operator's file may say of them."""
 
 from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
 import openai
 import pytest
-from sqlalchemy import select
 
 from agentrft.errors import UserError
 from agentrft.server.config import Limits, ServerConfig, load_config
-from agentrft.server.state import ServerState
-from agentrft.store.idempotency import Answered, Busy, Turn
-from agentrft.store.schema import UPLOADS
-from agentrft.testing import FakeClock
 
 UPLOAD: Any = {"bytes": 1, "filename": "a.jsonl", "mime_type": "text/plain", "purpose": "batch"}
 
@@ -134,147 +127,6 @@ def test_requests_at_once_are_bounded(live: Any) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_busy")
         assert answer.headers["retry-after"] == "1"
         assert httpx.get(f"{server.url}/healthz").status_code == 200
-
-
-# Idempotency
-
-
-def post(server: Any, headers: dict[str, str], *, key: str = "local", **changes: Any) -> httpx.Response:
-    return server.http(key, headers=headers).post("/v1/uploads", json={**UPLOAD, **changes})
-
-
-def test_the_same_key_gives_the_same_answer(server: Any) -> None:
-    first = post(server, {"Idempotency-Key": "k"})
-    again = post(server, {"Idempotency-Key": "k"})
-    assert (first.status_code, again.status_code) == (200, 200)
-    assert again.content == first.content
-    assert "idempotent-replayed" not in first.headers
-    assert again.headers["idempotent-replayed"] == "true"
-    assert again.headers["x-request-id"] != first.headers["x-request-id"]
-    assert post(server, {"Idempotency-Key": "other"}).json()["id"] != first.json()["id"]
-    assert post(server, {}).json()["id"] != first.json()["id"]
-
-
-def test_a_key_is_for_one_request(server: Any) -> None:
-    post(server, {"Idempotency-Key": "k"})
-    answer = post(server, {"Idempotency-Key": "k"}, bytes=2)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "idempotency_key_reused")
-    assert answer.headers["x-should-retry"] == "false"
-
-
-def test_keys_of_other_projects_are_others(server: Any) -> None:
-    first = post(server, {"Idempotency-Key": "k"}, key=server.key("proj_a"))
-    assert post(server, {"Idempotency-Key": "k"}, key=server.key("proj_b")).json()["id"] != first.json()["id"]
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256])
-def test_odd_keys_are_refused(server: Any, key: str) -> None:
-    assert post(server, {"Idempotency-Key": key}).status_code == 400
-
-
-def test_errors_are_not_kept(server: Any) -> None:
-    assert post(server, {"Idempotency-Key": "k"}, purpose="x").status_code == 400
-    assert post(server, {"Idempotency-Key": "k"}).status_code == 200
-
-
-def test_a_hundred_at_once_make_one(server: Any) -> None:
-    ids: list[str] = []
-    client = server.http(headers={"Idempotency-Key": "k"}, limits=httpx.Limits(max_connections=100))
-
-    def ask() -> None:
-        ids.append(client.post("/v1/uploads", json=UPLOAD).json()["id"])
-
-    threads = [threading.Thread(target=ask) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ids) == 100
-    assert len(set(ids)) == 1
-
-
-def test_the_sdks_retries_make_one(server: Any) -> None:
-    first = post(server, {"X-Stainless-Retry-Count": "0"})
-    retry = post(server, {"X-Stainless-Retry-Count": "1"})
-    assert retry.json()["id"] == first.json()["id"]
-    # The same body as a new intention.
-    new = post(server, {"X-Stainless-Retry-Count": "0"})
-    assert new.json()["id"] != first.json()["id"]
-    assert post(server, {"X-Stainless-Retry-Count": "2"}).json()["id"] == new.json()["id"]
-
-
-class LosesAnswers(httpx2.HTTPTransport):
-    """Sends requests, and loses the first answers on their way back."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.left = n
-
-    def handle_request(self, request: Any) -> Any:
-        response = super().handle_request(request)
-        if self.left:
-            self.left -= 1
-            response.read()
-            raise httpx2.ReadTimeout("lost", request=request)
-        return response
-
-
-def test_the_sdk_itself_makes_one_when_answers_get_lost(server: Any) -> None:
-    transport = LosesAnswers(2)
-    with httpx2.Client(transport=transport) as http:
-        client = server.openai(max_retries=3, http_client=http)
-        made = client.uploads.create(**UPLOAD)
-        assert transport.left == 0
-        uploads = [row.id for row in _rows(server)]
-    assert uploads == [made.id]
-
-
-def _rows(server: Any) -> list[Any]:
-    with server.state.store.database.read() as connection:
-        return list(connection.execute(select(UPLOADS.c.id)))
-
-
-def test_a_retry_of_what_never_arrived_is_carried_out(server: Any) -> None:
-    assert post(server, {"X-Stainless-Retry-Count": "1"}).status_code == 200
-
-
-def test_answers_survive_a_restart_and_are_kept_unreadable(live: Any, home: Path) -> None:
-    first = post(live(), {"Idempotency-Key": "k"})
-    again = post(live(), {"Idempotency-Key": "k"})
-    assert again.content == first.content
-    text = (home / "store.db").read_bytes() + b"".join(path.read_bytes() for path in home.glob("store.db-*"))
-    assert b'\\"object\\":\\"upload\\"' not in text
-
-
-def test_answers_are_forgotten_after_their_days(live: Any) -> None:
-    clock = FakeClock()
-    config = ServerConfig(concurrency=0, idempotency_days=2)
-    server = live(config, prepare=lambda state: setattr(state.store.database, "clock", clock))
-    first = post(server, {"Idempotency-Key": "k"})
-    clock.advance(2 * 24 * 3600 - 1)
-    assert post(server, {"Idempotency-Key": "k"}).content == first.content
-    clock.advance(2)
-    assert post(server, {"Idempotency-Key": "k"}).content != first.content
-
-
-def test_a_turn_of_a_server_that_died_is_taken_over_under_its_token(live: Any) -> None:
-    clock = FakeClock()
-    state: ServerState = live(prepare=lambda state: setattr(state.store.database, "clock", clock)).state
-    turn = state.idempotency.begin("p", "k", "digest")
-    assert isinstance(turn, Turn)
-    assert state.idempotency.begin("p", "k", "digest") == Busy()
-    clock.advance(15)
-    state.idempotency.refresh("p", "k", turn)
-    clock.advance(15)
-    assert state.idempotency.begin("p", "k", "digest") == Busy()
-    clock.advance(20)
-    assert state.idempotency.begin("p", "k", "digest") == turn
-    state.idempotency.finish("p", "k", turn, 200, "answer")
-    assert state.idempotency.begin("p", "k", "digest") == Answered(200, "answer")
-    anew = state.idempotency.begin("p", "k", "digest", anew=True)
-    assert isinstance(anew, Turn)
-    state.idempotency.finish("p", "k", turn, 200, "late")  # whoever was replaced changes nothing
-    assert state.idempotency.begin("p", "k", "digest") == Busy()
 
 
 # server.yaml

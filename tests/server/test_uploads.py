@@ -132,6 +132,13 @@ def test_sizes_are_bounded(live: Any) -> None:
     assert error.value.code == "exceeded_quota"
 
 
+def test_fields_that_no_part_has_are_named(server: Any) -> None:
+    upload = announce(server.openai())
+    answer = server.http().post(f"/v1/uploads/{upload.id}/parts", files={"data": b"x"}, data={"purpose": "batch"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_parameter")
+    assert answer.json()["error"]["param"] == "purpose"
+
+
 def test_training_files_are_jsonl(server: Any) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         announce(server.openai(), filename="a.csv")

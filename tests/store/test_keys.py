@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from agentrft.errors import UserError
 from agentrft.store import open_store
@@ -66,6 +67,29 @@ def test_every_changed_character_makes_it_another(keys: Keys) -> None:
 def test_keys_differ(keys: Keys) -> None:
     made = [keys.create("proj_a", ["admin"])[1] for _ in range(50)]
     assert len({text[3:11] for text in made}) == len({text[12:55] for text in made}) == 50
+
+
+def test_a_store_that_takes_no_writes_still_knows_its_keys(keys: Keys, tmp_path: Path) -> None:
+    _, text = keys.create("proj_a", ["admin"])
+    engine = keys._database.engine
+    is_sqlite = engine.dialect.name == "sqlite"
+
+    def refuse_writes(connection: Any) -> None:
+        connection.exec_driver_sql("PRAGMA query_only = ON" if is_sqlite else "SET TRANSACTION READ ONLY")
+
+    event.listen(engine, "begin", refuse_writes)
+    found = keys.check(text)
+    assert found is not None
+    assert found.last_used_at is None
+
+
+def test_that_there_are_keys_is_looked_up_once(keys: Keys) -> None:
+    assert not keys.exist()
+    keys.create("proj_a", ["admin"])
+    asked: list[str] = []
+    event.listen(keys._database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    assert [keys.exist() for _ in range(3)] == [True] * 3
+    assert len([statement for statement in asked if statement.startswith("SELECT")]) == 1
 
 
 def test_unknown_ids_are_a_users_mistake(keys: Keys) -> None:

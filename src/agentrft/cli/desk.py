@@ -108,14 +108,19 @@ def _opened(server: str | None) -> Desk:
     return StoreDesk(open_store())
 
 
-def unpack(pieces: Iterator[bytes], folder: Path) -> list[Path]:
-    """Write the files of a tar into a new folder; returns them. Raises UserError where the folder is there already."""
+def check_new(folder: Path, *, option: str) -> None:
+    """Raise UserError where the folder that `option` names is there already."""
     if folder.exists():
         raise UserError(
-            f"{folder} is there already; expected a name for a new folder. Remove it, or name another with --to",
-            param="--to",
+            f"{folder} is there already; expected a name for a new folder. Remove it, or name another with {option}",
+            param=option,
             code="target_exists",
         )
+
+
+def unpack(pieces: Iterator[bytes], folder: Path) -> list[Path]:
+    """Write the files of a tar into a new folder; returns them. Raises UserError where the folder is there already."""
+    check_new(folder, option="--to")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)

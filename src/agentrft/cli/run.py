@@ -44,6 +44,8 @@ def run(
     ),
 ) -> None:
     """Train a model; Ctrl-C stops after the current step, and `agentrft run ftjob-…` goes on."""
+    if is_job_id(job):
+        _refuse_for_stored(start_from, method)
     if server:
         from agentrft.cli.run_at_server import run_at_server
 
@@ -51,6 +53,17 @@ def run(
     if download:
         raise typer.BadParameter("it is for --server; here the result is under `models/`", param_hint="--download")
     return _run_here(job, start_from, method)
+
+
+def _refuse_for_stored(start_from: str | None, method: Method | None) -> None:
+    from agentrft.errors import UserError
+
+    if start_from or method:
+        raise UserError(
+            "--from and --method are for new jobs; a stored job goes on as it began. Give the job file to start a new "
+            "one",
+            param="--from" if start_from else "--method",
+        )
 
 
 def _run_here(job: str, start_from: str | None, method: Method | None) -> None:
@@ -74,18 +87,11 @@ def _run_here(job: str, start_from: str | None, method: Method | None) -> None:
 
 def _stored(store: SqlStore, job: str, start_from: str | None, method: Method | None) -> StoredJob:
     """The job that the argument names, checked; a new one in the store when it is a file."""
-    from agentrft.errors import UserError
     from agentrft.jobs.check import check_job
     from agentrft.jobs.load import load_job
     from agentrft.jobs.service import create_job, find_job, stored_job
 
     if is_job_id(job):
-        if start_from or method:
-            raise UserError(
-                "--from and --method are for new jobs; a stored job goes on as it began. Give the job file to start "
-                "a new one",
-                param="--from" if start_from else "--method",
-            )
         return stored_job(store, find_job(store, job))
     spec, base_dir = load_job(job)
     if method:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from agentrft.cli.console import err, note
-from agentrft.cli.desk import KEY
+from agentrft.cli.desk import KEY, check_new
 from agentrft.cli.jobref import is_job_id
 from agentrft.cli.jobs import follow_to_end, take_away
 from agentrft.cli.progress import Display
 from agentrft.cli.server_desk import ServerDesk
 from agentrft.jobs.load import load_job
+from agentrft.jobs.probe import missing_grader
 from agentrft.jobs.to_body import body_of
 
 
@@ -20,6 +21,8 @@ def run_at_server(url: str, job: str, start_from: str | None, method: str | None
 
     Raises UserError as the server words it: its `param` is a field of the create body.
     """
+    if download is not None:
+        check_new(download, option="--download")
     desk = ServerDesk(url, os.environ.get(KEY))
     try:
         job_id = desk.resume(desk.find(job)).id if is_job_id(job) else _created(desk, job, start_from, method)
@@ -35,6 +38,8 @@ def _created(desk: ServerDesk, job: str, start_from: str | None, method: str | N
     spec, base_dir = load_job(job)
     if method:
         spec = spec.model_copy(update={"method": spec.method.model_copy(update={"type": method})})
+        if spec.method.type == "reinforcement" and spec.method.reinforcement is None:
+            raise missing_grader()
     if start_from:
         spec = spec.model_copy(update={"model": start_from})
     if spec.method.type == "reinforcement" and spec.data.demonstrations:

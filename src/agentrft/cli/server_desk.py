@@ -86,10 +86,10 @@ class ServerDesk:
                         return
                     after, failures = event["id"], 0
                     yield event
-            except (ServerFault, httpx.HTTPError) as error:
+            except ServerFault:
                 failures += 1
                 if failures == _FOLLOW_TRIES:
-                    raise error if isinstance(error, ServerFault) else self._fault(error) from error
+                    raise
             time.sleep(min(_FIRST_WAIT_S * 2**failures, _LONGEST_WAIT_S))
 
     def metrics(self, job_id: str, *, after: int = -1) -> list[dict[str, Any]]:
@@ -173,14 +173,17 @@ class ServerDesk:
         for attempt in range(_TRIES):
             try:
                 return self._answer(build())
-            except (ServerFault, httpx.HTTPError) as error:
+            except ServerFault:
                 if attempt + 1 == _TRIES:
-                    raise error if isinstance(error, ServerFault) else self._fault(error) from error
+                    raise
                 time.sleep(_FIRST_WAIT_S * 2**attempt)
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _answer(self, request: httpx.Request) -> Any:
-        response = self._client.send(request)
+        try:
+            response = self._client.send(request)
+        except httpx.HTTPError as error:
+            raise self._fault(error) from error
         self._raise_error(response)
         try:
             return response.json()
@@ -195,7 +198,7 @@ class ServerDesk:
                     response.read()
                 self._raise_error(response)
                 yield response
-        except httpx.ConnectError as error:
+        except httpx.HTTPError as error:  # at any time: a server may go while it sends
             raise self._fault(error) from error
 
     def _raise_error(self, response: httpx.Response) -> None:

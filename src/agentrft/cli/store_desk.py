@@ -8,7 +8,7 @@ from typing import Any
 
 from agentrft.cli.desk import Format, JobView
 from agentrft.jobs import control
-from agentrft.jobs.checkpoints import checkpoint_named, weights_archive
+from agentrft.jobs.checkpoints import checkpoint_named, kept_checkpoints, weights_archive
 from agentrft.jobs.episodes import episodes_of, export
 from agentrft.jobs.event_object import event_object
 from agentrft.jobs.service import find_job, job_folder
@@ -55,7 +55,7 @@ class StoreDesk:
         return [entry for entry in self._store.list_metrics(job_id) if entry["step"] > after]
 
     def checkpoints(self, job_id: str) -> list[dict[str, Any]]:
-        found = reversed(self._store.list_checkpoints(job_id))
+        found = kept_checkpoints(self._store, self._store.get_job(job_id))
         return [{"id": one["id"], "step_number": one["step"], "path": one["path"]} for one in found]
 
     def episodes(self, job_id: str, wanted: EpisodeFilter, limit: int) -> list[dict[str, Any]]:

@@ -13,6 +13,13 @@ from agentrft.errors import UserError
 from agentrft.jobs.spec import Agent, Audit, Data, Method, Training
 from agentrft.tools import Guardrails
 
+FILES: Mapping[str, tuple[str, str]] = {
+    "supervised": ("demonstrations", "demonstrations_validation"),
+    "dpo": ("preferences", "preferences_validation"),
+    "reinforcement": ("train", "validation"),
+}
+"""By method: what `data` calls the files that a body names `training_file` and `validation_file`."""
+
 _SECTIONS = {
     "data": Data,
     "agent": Agent,
@@ -73,15 +80,9 @@ def _places(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     old = body.get("hyperparameters") and not body.get("method")
     there = "hyperparameters" if old else f"{under}.hyperparameters"
     training = section.get("training") or {}
-    places = [
-        ("data.train", "training_file"),
-        ("data.validation", "validation_file"),
-        ("data.demonstrations", "training_file"),
-        ("data.demonstrations_validation", "validation_file"),
-        ("data.preferences", "training_file"),
-        ("data.preferences_validation", "validation_file"),
-        ("method.type", "method.type"),
-    ]
+    places = [("method.type", "method.type")]
+    for trained, held_out in FILES.values():
+        places += [(f"data.{trained}", "training_file"), (f"data.{held_out}", "validation_file")]
     if "learning_rate" not in hyperparameters:
         places.append((f"{under}.hyperparameters.learning_rate", f"{there}.learning_rate_multiplier"))
     places.append((f"{under}.hyperparameters", there))

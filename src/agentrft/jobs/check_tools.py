@@ -103,11 +103,12 @@ def check_calls(
         checks = own | {tool.name: ArgumentCheck(tool) for tool in demonstration.tools or ()}
         # A job that binds no tools plays none: whoever calls the result brings the tools, as the rows do.
         known = tools.names or [tool.name for tool in demonstration.tools]
+        place = "`agent.tools`" if tools.names else "the row's `tools`, or to `agent.tools`"
         for call in (call for message in demonstration.messages for call in message.tool_calls):
             if call.name not in known:
                 raise UserError(
                     f"{where} {call.name!r}, which the job does not bind; expected one of: "
-                    f"{', '.join(sorted(tools.names)) or 'none'}. Add it to `agent.tools`, or mend {what}",
+                    f"{', '.join(sorted(known)) or 'none'}. Add it to {place}, or mend {what}",
                     param=param,
                     code="unknown_tool",
                 )

@@ -26,13 +26,17 @@ def checkpoints_of(store: Store, job: Mapping[str, Any]) -> list[dict[str, Any]]
     Those that training has pruned and those whose models were deleted are left out.
     """
     metrics = {entry["step"]: entry["metrics"] for entry in store.list_metrics(job["id"])}
-    gone = set(job.get(DELETED, ()))
-    objects = [
-        checkpoint_object(job, checkpoint, metrics.get(checkpoint["step"], {}))
+    return [checkpoint_object(job, one, metrics.get(one["step"], {})) for one in kept_checkpoints(store, job)]
+
+
+def kept_checkpoints(store: Store, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same as `Store.list_checkpoints` gives them, `path` included."""
+    gone, name = set(job.get(DELETED, ())), ModelName.of_job(job)
+    return [
+        checkpoint
         for checkpoint in reversed(store.list_checkpoints(job["id"]))
-        if Path(checkpoint["path"]).is_dir()
+        if Path(checkpoint["path"]).is_dir() and str(name.at_step(checkpoint["step"])) not in gone
     ]
-    return [one for one in objects if one["fine_tuned_model_checkpoint"] not in gone]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +58,12 @@ def checkpoint_named(store: Store, job: Mapping[str, Any], named: str, *, param:
     result = str(ModelName.of_job(job)) if job.get("fine_tuned_model") else None
     if result is not None and named in (result, RESULT) and result not in job.get(DELETED, ()):
         return SavedWeights(model=result, step=published_step(job["id"]), place=job["id"])
-    kept = checkpoints_of(store, job)
-    paths = {one["id"]: one["path"] for one in store.list_checkpoints(job["id"])}
+    kept = kept_checkpoints(store, job)
     for one in kept:
-        if named in (one["id"], one["fine_tuned_model_checkpoint"]):
-            model = one["fine_tuned_model_checkpoint"]
-            return SavedWeights(model=model, step=one["step_number"], place=paths[one["id"]])
-    known = ", ".join(f"{one['id']} (step {one['step_number']})" for one in kept[:5])
+        model = str(ModelName.of_job(job).at_step(one["step"]))
+        if named in (one["id"], model):
+            return SavedWeights(model=model, step=one["step"], place=one["path"])
+    known = ", ".join(f"{one['id']} (step {one['step']})" for one in kept[:5])
     raise UserError(
         f"the job has no checkpoint {named[:200]!r}; expected one of those it keeps: {known or 'none yet'}, or "
         f"`{RESULT}` once it has succeeded",

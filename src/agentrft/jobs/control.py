@@ -45,11 +45,11 @@ def pause(
     while True:
         job = store.get_job(job_id, project=project)
         if job["status"] == "queued" and job["owner"] is None:
-            fulfil_wish(store, job_id)
-        elif job["status"] == "paused" or job["status"] in FINAL or time.monotonic() >= until:
+            fulfil_wish(store, job_id)  # does nothing where somebody has taken the wish back meanwhile
+            job = store.get_job(job_id, project=project)
+        if job["status"] == "paused" or job["status"] in FINAL or time.monotonic() >= until:
             return job
-        else:
-            sleep(_LOOK_EVERY_S)
+        sleep(_LOOK_EVERY_S)
 
 
 def resume(store: SqlStore, job_id: str, *, project: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentrft.errors import UserError
-from agentrft.jobs.body_paths import error_in_body
+from agentrft.jobs.body_paths import FILES, error_in_body
 from agentrft.jobs.hyperparameters import MethodType, Settings, check_known, translate
 from agentrft.jobs.load import parse_job
 from agentrft.jobs.remote import check_model_name, check_remote
@@ -60,11 +60,6 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "supervised": ("hyperparameters", *_OURS),
     "dpo": ("hyperparameters", "loss", "patience", *_OURS),
     "reinforcement": ("grader", "hyperparameters", "tools", "max_episode_steps", "response_format", *_OURS),
-}
-_FILES: dict[MethodType, tuple[str, str]] = {
-    "supervised": ("demonstrations", "demonstrations_validation"),
-    "dpo": ("preferences", "preferences_validation"),
-    "reinforcement": ("train", "validation"),
 }
 _MAX_SEED = 2**31 - 1
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
@@ -193,7 +188,7 @@ def _named_files(
     body: Mapping[str, Any], asked: _Asked, base_dir: Path, files: Files, rules: BodyRules
 ) -> tuple[dict[str, Any], int]:
     """The `data` section of the job, and the rows of the training file."""
-    train, held_out = _FILES[asked.kind]
+    train, held_out = FILES[asked.kind]
     training_file = _text(body, "training_file", "the id of an uploaded file, purpose `fine-tune`")
     validation_file = body.get("validation_file")
     if validation_file is not None:
@@ -253,7 +248,8 @@ def _agent_rft(section: Mapping[str, Any], agent: Mapping[str, Any], under: str)
     """What Agent RFT's own fields set in `agent`."""
     if "tools" in agent:
         raise _wrong(f"{under}.agent.tools", "is given", f"tools under `{under}.tools`, OpenAI's place for them")
-    given: dict[str, Any] = {"tools": section.get("tools") or []}
+    tools = section.get("tools")
+    given: dict[str, Any] = {"tools": [] if tools is None else tools}
     steps = section.get("max_episode_steps")
     if steps is None:
         return given

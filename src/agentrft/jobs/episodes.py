@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrft.errors import UserError
@@ -13,17 +14,27 @@ from agentrft.jobs.rows import items_of
 from agentrft.jobs.service import StoredJob, stored_job
 from agentrft.jobs.trace import export_line
 from agentrft.protocols import EpisodeFilter, EpisodeRecord, Store
-from agentrft.types import Item
+from agentrft.types import Item, StopReason
 
 _PAGE = 50
 _SPLITS = ("train", "validation", "test")
+_WORDS: Mapping[str, Sequence[str]] = {"phase": _SPLITS, "stop_reason": tuple(StopReason)}
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 _KINDS: dict[str, Callable[[str], Any]] = {
     "step": int,
     "item_id": str,
     "phase": str,
     "stop_reason": str,
-    "min_reward": float,
-    "max_reward": float,
+    "min_reward": _finite,
+    "max_reward": _finite,
 }
 """Fields of `EpisodeFilter`, and how their text is read."""
 
@@ -41,6 +52,11 @@ def filter_of(conditions: Iterable[str]) -> EpisodeFilter:
                 f"{', '.join(_KINDS)}, for example `step=3`. Mend it",
                 param="--where",
             ) from None
+        if value not in (words := _WORDS.get(name, (value,))):
+            message = (
+                f"--where {condition!r} can be true of no episode; expected {name} to be {', '.join(words)}. Mend it"
+            )
+            raise UserError(message, param="--where")
     return EpisodeFilter(**read)
 
 

@@ -22,11 +22,10 @@ from typing import Any
 
 from agentrft.errors import BoundaryError, UserError
 from agentrft.home import home
-from agentrft.jobs.models import CARD, Weights
+from agentrft.jobs.models import CARD, TOKENIZER_FILES, Weights
 
 _ADAPTER_CONFIG = "adapter_config.json"
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-_TAKEN = ("adapter_model.safetensors", "model.safetensors", "config.json", *_TOKENIZER, CARD)
+_TAKEN = ("adapter_model.safetensors", "model.safetensors", "config.json", *TOKENIZER_FILES, CARD)
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 512
 _MERGE_S = 1800.0
@@ -46,17 +45,15 @@ class Archive:
     @property
     def n_bytes(self) -> int:
         """Of the whole archive."""
-        padded = sum(_BLOCK_BYTES + -(-_size(content) // _BLOCK_BYTES) * _BLOCK_BYTES for _, content in self.entries)
-        return padded + 2 * _BLOCK_BYTES
+        headers = sum(len(_header(name, content)) for name, content in self.entries)
+        padded = sum(-(-_size(content) // _BLOCK_BYTES) * _BLOCK_BYTES for _, content in self.entries)
+        return headers + padded + 2 * _BLOCK_BYTES
 
     def pieces(self) -> Iterator[bytes]:
         """The archive from its beginning to its end; closes it, also when nobody reads on."""
         try:
             for name, content in self.entries:
-                header = tarfile.TarInfo(name)
-                header.size = _size(content)
-                header.mode = 0o644
-                yield header.tobuf(tarfile.GNU_FORMAT)
+                yield _header(name, content)
                 yield from _padded(content)
             yield bytes(2 * _BLOCK_BYTES)
         finally:
@@ -81,7 +78,7 @@ def adapter_archive(weights: Weights, *, name: str, base_model: str, card: Mappi
         entries.append((f"{name}/{_ADAPTER_CONFIG}", json.dumps(document, indent=2, sort_keys=True).encode()))
     else:
         known = {entry for entry, _ in entries}
-        tokenizer = ((f"{name}/{file}", weights.folder / file) for file in _TOKENIZER)
+        tokenizer = ((f"{name}/{file}", weights.folder / file) for file in TOKENIZER_FILES)
         entries += [entry for entry in tokenizer if entry[0] not in known and entry[1].is_file()]
     return Archive(name, entries, ExitStack())
 
@@ -161,6 +158,14 @@ def _entries(folder: Path, name: str, card: Mapping[str, Any]) -> list[tuple[str
         (f"{name}/{file}", folder / file) for file in names if file != CARD and (folder / file).is_file()
     ]
     return [*found, (f"{name}/{CARD}", (json.dumps(dict(card), indent=2) + "\n").encode())]
+
+
+def _header(name: str, content: Path | bytes) -> bytes:
+    """A block, or three where the name has more than a hundred bytes."""
+    header = tarfile.TarInfo(name)
+    header.size = _size(content)
+    header.mode = 0o644
+    return header.tobuf(tarfile.GNU_FORMAT)
 
 
 def _padded(content: Path | bytes) -> Iterator[bytes]:

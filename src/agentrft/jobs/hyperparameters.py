@@ -178,7 +178,7 @@ def translate(
     batch_size = values["batch_size"] or auto_batch_size(rows, _AUTO[method].batch_size)
     n_epochs = values["n_epochs"] or auto_n_epochs(method, rows, batch_size)
     rate = _learning_rate(method, given, values["learning_rate_multiplier"], param)
-    if "learning_rate" in given:
+    if given.get("learning_rate") is not None:
         shown["learning_rate"] = rate
     ours = {"batch_size": batch_size, "learning_rate": rate}
     if method != "reinforcement":
@@ -309,8 +309,8 @@ def _refuse_effort(given: Any, param: str) -> None:
     if given in (None, "default"):
         return
     raise UserError(
-        f'`{param}` is {given!r}; expected "default": local models have no such setting. Leave it out, and bound '
-        "how long the model reasons by `method.reinforcement.agent.limits.max_reply_tokens`",
+        f'`{param}` is {repr(given)[:60]}; expected "default": local models have no such setting. Leave it out, and '
+        "bound how long the model reasons by `method.reinforcement.agent.limits.max_reply_tokens`",
         param=param,
         code="unsupported_option",
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentrft.jobs.body_paths import body_param, message_in_body
+from agentrft.jobs.body_paths import FILES, body_param, message_in_body
 from agentrft.jobs.event_data import loss_figures, reward_figures
 from agentrft.jobs.hyperparameters import as_openai
 from agentrft.jobs.names import ORGANISATION, ModelName
@@ -24,11 +24,6 @@ EXTRA_STATUSES = frozenset({"paused"})
 
 _THREE = ("batch_size", "learning_rate_multiplier", "n_epochs")
 _METHODS = ("supervised", "dpo", "reinforcement")
-_FILES = {
-    "supervised": ("demonstrations", "demonstrations_validation"),
-    "dpo": ("preferences", "preferences_validation"),
-    "reinforcement": ("train", "validation"),
-}
 
 
 def job_object(job: Mapping[str, Any], *, estimated_finish: int | None = None) -> dict[str, Any]:
@@ -84,7 +79,7 @@ def request_of_file(spec: Mapping[str, Any]) -> dict[str, Any]:
     Its own numbers stand beside what they would be as OpenAI's; a fraction of a pass is rounded up.
     """
     kind = spec["method"]["type"]
-    train, held_out = _FILES[kind]
+    train, held_out = FILES[kind]
     section = masked_fields(spec["method"][kind])
     return {
         "model": spec["model"],

@@ -26,7 +26,7 @@ JOB_FILE = "job.json"
 """In a job's folder: what its checkpoints were made from (`base_model`), and the name of its `result`."""
 
 _ADAPTER, _ADAPTER_CONFIG, _FULL = "adapter_model.safetensors", "adapter_config.json", "model.safetensors"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def publish(trained: Path, target: Path, card: dict[str, Any], *, base: Path) ->
         if source.is_file():
             shutil.copy2(source, draft)
     if (draft / _FULL).is_file():
-        for source in (base / name for name in _TOKENIZER_FILES):
+        for source in (base / name for name in TOKENIZER_FILES):
             if source.is_file():
                 shutil.copy2(source, draft)
     (draft / CARD).write_text(json.dumps(card, indent=2) + "\n")

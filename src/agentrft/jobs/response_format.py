@@ -15,11 +15,11 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from jsonschema_specifications import REGISTRY
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
-from referencing.exceptions import Unresolvable
 
 from agentrft.errors import UserError
 from agentrft.graders import AnySpec, GroupGrader, MultiSpec, PythonSpec
 from agentrft.protocols import Grader
+from agentrft.tools.schema import check_references
 from agentrft.types import Grade, Item, Sample
 
 _KEYS = frozenset({"name", "description", "schema", "strict"})
@@ -48,11 +48,10 @@ class ResponseFormat(BaseModel):
             raise ValueError("expected `schema`, a JSON Schema, beside `name`")
         try:
             Draft202012Validator.check_schema(schema)
+            check_references(schema)
             Draft202012Validator(schema, registry=REGISTRY).is_valid({})
         except SchemaError as error:
             raise ValueError(f"`schema` is no JSON Schema: {error.message[:200]}") from None
-        except Unresolvable as error:
-            raise ValueError(f"`schema` refers to {error.ref[:200]!r}, expected references inside it only") from None
         except RecursionError:
             raise ValueError("`schema` refers to itself without end") from None
         return given

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -144,6 +145,8 @@ def find_job(store: Store, given: str) -> str:
     Raises UserError when there is none, or more than one.
     """
     prefix = given if given.startswith("ftjob-") else f"ftjob-{given}"
+    with suppress(UserError):  # a whole id, however old the job
+        return store.get_job(prefix)["id"]
     found = [job["id"] for job in store.list_jobs(limit=_MOST_JOBS_SEARCHED) if job["id"].startswith(prefix)]
     if len(found) == 1:
         return found[0]

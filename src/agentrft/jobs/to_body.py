@@ -6,19 +6,16 @@ The reverse of `create_body`. Numbers are sent as they hold here, defaults inclu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from agentrft.errors import UserError
+from agentrft.jobs.body_paths import FILES
 from agentrft.jobs.spec import JobSpec
 from agentrft.net.secrets import WITH_SECRETS
 
-_FILES = {
-    "supervised": ("demonstrations", "demonstrations_validation"),
-    "dpo": ("preferences", "preferences_validation"),
-    "reinforcement": ("train", "validation"),
-}
 _SECTIONS = ("agent", "guardrails", "training", "audit")
 
 Upload = Callable[[Path], str]
@@ -37,7 +34,7 @@ def body_of(spec: JobSpec, base_dir: Path, upload: Upload) -> dict[str, Any]:
         section["agent"] = {**section["agent"], "demos": uploads.one(spec.agent.demos, "agent.demos")}
     if kind == "reinforcement":
         section = _reinforcement(section, spec, base_dir)
-    train, held_out = (getattr(spec.data, name) for name in _FILES[kind])
+    train, held_out = (getattr(spec.data, name) for name in FILES[kind])
     more = {"test": uploads.one(spec.data.test, "data.test")} if spec.data.test else {}
     splits = {name: uploads.one(file, f"data.splits.{name}") for name, file in spec.data.splits.items()}
     if more or splits:
@@ -47,8 +44,8 @@ def body_of(spec: JobSpec, base_dir: Path, upload: Upload) -> dict[str, Any]:
         "suffix": spec.suffix,
         "seed": spec.seed,
         "metadata": dict(spec.metadata),
-        "training_file": uploads.one(train, f"data.{_FILES[kind][0]}"),
-        "validation_file": uploads.one(held_out, f"data.{_FILES[kind][1]}") if held_out else None,
+        "training_file": uploads.one(train, f"data.{FILES[kind][0]}"),
+        "validation_file": uploads.one(held_out, f"data.{FILES[kind][1]}") if held_out else None,
         "method": {"type": kind, kind: section},
     }
 
@@ -74,8 +71,8 @@ class _Uploads:
 def _hyperparameters(spec: JobSpec) -> dict[str, Any]:
     method = getattr(spec.method, spec.method.type)
     values = method.hyperparameters.model_dump(mode="json", exclude_none=True)
-    if "n_epochs" in values and values["n_epochs"] == int(values["n_epochs"]):
-        values["n_epochs"] = int(values["n_epochs"])
+    if "n_epochs" in values and "n_epochs" not in method.hyperparameters.model_fields_set:
+        values["n_epochs"] = math.ceil(values["n_epochs"])  # the API has whole passes; the job's first event tells it
     return values
 
 

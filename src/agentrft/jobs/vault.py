@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from agentrft.errors import UserError
 from agentrft.home import home
 from agentrft.net.secrets import MASK
+from agentrft.store.artifacts import fsync_folder
 
 ENVIRONMENT = "AGENTRFT_MASTER_KEY"
 PREFIX = "sealed:1:"
@@ -150,6 +151,7 @@ def write_master_keys(keys: tuple[MasterKey, ...]) -> None:
     """Replace the file's keys at once, or not at all."""
     draft = _draft(master_file(), keys)
     draft.replace(master_file())
+    fsync_folder(master_file().parent)  # before anything is sealed under a key that a power cut could take back
 
 
 def seal_fields(plain: Any, masked: Any, seal: Callable[[str, str], str], path: str = "") -> Any:
@@ -191,9 +193,12 @@ def rewrap_fields(document: Any, rewrap: Callable[[str], str]) -> Any:
 def _make(path: Path) -> None:
     """Write a first key, unless another process is faster: one of the two files wins, whole."""
     draft = _draft(path, (MasterKey.made(),))
-    with suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
+    try:
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+    fsync_folder(path.parent)
 
 
 def _draft(path: Path, keys: tuple[MasterKey, ...]) -> Path:

@@ -13,11 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agentrft.errors import BoundaryError, UserError
 from agentrft.optimise.edit import Edit, edited
 from agentrft.types import Episode, Item
 
 Slot = tuple[int, int]
 """(position of an item, number of the sample): one episode that several candidates play."""
+
+
+_CHECKED = 3
+"""Episodes of the job as it is that are played again where a candidate gets no reward at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,9 @@ class Arena:
         self.budget = budget
         self._play = play
         self._cache = cache
+        self.unplayable: dict[str, str] = {}
+        """Why candidates could not be played, by the components of their edits: the job that they make is no valid one,
+        or does not fit the model."""
         self._known: dict[str, Score] = _read(cache) if cache else {}
         self._asked: set[str] = set()
 
@@ -81,13 +89,42 @@ class Arena:
         return self.budget - self.spent
 
     async def scores(self, edits: Sequence[Edit], slots: Sequence[Slot]) -> list[Score]:
-        """What the candidate with these edits gets in each slot, in order."""
+        """What the candidate with these edits gets in each slot, in order; no reward where it cannot be played.
+
+        Raises UserError where the job as it is cannot be played, BoundaryError where it no longer can.
+        """
         keys = self._keys(edits, slots)
         missing = [slot for slot, key in zip(slots, keys, strict=True) if key not in self._known]
         if missing:
-            await self.play(edits, list(dict.fromkeys(missing)))
+            await self._try(edits, list(dict.fromkeys(missing)))
         self._asked |= set(keys)
         return [self._known[key] for key in keys]
+
+    async def _try(self, edits: Sequence[Edit], slots: Sequence[Slot]) -> None:
+        try:
+            played = await self.play(edits, slots)
+        except UserError as error:
+            if not edits:
+                raise
+            self.unplayable[" + ".join(edit.component for edit in edits)] = error.message
+            self._known |= dict.fromkeys(self._keys(edits, slots), Score(reward=None))
+            return
+        if edits and all(one.score.reward is None for one in played):
+            await self._check_base(slots)
+
+    async def _check_base(self, slots: Sequence[Slot]) -> None:
+        """Raise BoundaryError where the job as it is no longer gets rewards that it got: then no edit is at fault."""
+        known = [self._known.get(key) for key in self._keys([], slots)]
+        chosen = [slot for slot, score in zip(slots, known, strict=True) if score and score.reward is not None]
+        chosen = chosen[:_CHECKED]
+        if len(chosen) < _CHECKED:
+            return
+        again = await self._play(self.document, {}, [(self.items[index], sample) for index, sample in chosen])
+        if all(one.score.reward is None for one in again):
+            raise BoundaryError(
+                f"the job as it is got a reward for {len(chosen)} episodes and no longer does: a tool, the engine or "
+                "the grader is down. Mend it and run the same command again"
+            )
 
     async def play(self, edits: Sequence[Edit], slots: Sequence[Slot]) -> list[Played]:
         """The episodes themselves, played now whether or not their scores are known; `slots` are distinct."""
@@ -109,7 +146,9 @@ class Arena:
         return [f"{name}/{self.items[index].id}/{sample}" for index, sample in slots]
 
     def _keep(self, scores: Mapping[str, Score]) -> None:
+        """Know them; a run that goes on later plays again what got no reward, which an outage may have cost."""
         self._known |= scores
+        scores = {key: score for key, score in scores.items() if score.reward is not None}
         if self._cache:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             with self._cache.open("a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agentrft.errors import BoundaryError
 from agentrft.optimise.arena import Arena, Score, Slot
 from agentrft.optimise.edit import Edit
 from agentrft.stats import Interval, cluster_bootstrap, paired_cluster_bootstrap
@@ -19,6 +20,9 @@ class Side:
     """One candidate on the untouched items."""
 
     reward: Interval
+    """Of the episodes that have one; where none has, the lowest that the other side got."""
+    ungraded: int
+    """Episodes without a reward: faults, and where the grader gave no number."""
     tokens: float
     """Generated per episode."""
     calls: float
@@ -33,7 +37,9 @@ class Confirmation:
     before: Side
     after: Side
     gain: Interval
-    """Of the paired difference; adopted when it lies above 0 as a whole."""
+    """Of the paired difference, where both sides have rewards; `gain_at_worst` where next to no item has both."""
+    gain_at_worst: Interval
+    """The same where an episode without a reward counts as the lowest reward that any episode got."""
     wins: Sequence[str]
     """Ids of items that do better."""
     losses: Sequence[str]
@@ -42,8 +48,8 @@ class Confirmation:
 
     @property
     def adopted(self) -> bool:
-        """The lower bound exceeds zero."""
-        return self.gain.low > 0
+        """Both lower bounds exceed zero: who turns failures into episodes without a reward has not improved."""
+        return self.gain.low > 0 and self.gain_at_worst.low > 0
 
     @property
     def smallest_seen(self) -> float:
@@ -52,7 +58,10 @@ class Confirmation:
 
 
 async def confirm(arena: Arena, edits: Sequence[Edit], samples: int) -> Confirmation:
-    """Both sides play every item `samples` times, taking turns; raises ValueError when nothing is graded."""
+    """Both sides play every item `samples` times, taking turns.
+
+    Raises BoundaryError when the job as it is has a reward on fewer than half of them.
+    """
     n_items = len(arena.items)
     before_I_K: list[list[Score]] = [[] for _ in range(n_items)]
     after_I_K: list[list[Score]] = [[] for _ in range(n_items)]
@@ -62,7 +71,16 @@ async def confirm(arena: Arena, edits: Sequence[Edit], samples: int) -> Confirma
             for index, score in enumerate(await arena.scores(side, slots)):
                 scores_I_K[index].append(score)
     before, after = _rewards(before_I_K), _rewards(after_I_K)
-    gain = paired_cluster_bootstrap(before, after)
+    n_before = sum(bool(rewards_K) for rewards_K in before)
+    if n_before < n_items / 2:
+        raise BoundaryError(
+            f"the job as it is got a reward on only {n_before} of the {n_items} items that confirm; mend its tools or "
+            "grader (`agentrft diagnose` shows what failed) and run the same command again"
+        )
+    lowest = min(reward for rewards_K in (*before, *after) for reward in rewards_K)
+    gain_at_worst = paired_cluster_bootstrap(_rewards(before_I_K, lowest), _rewards(after_I_K, lowest))
+    has_both = sum(bool(a and b) for a, b in zip(before, after, strict=True)) > 1
+    gain = paired_cluster_bootstrap(before, after) if has_both else gain_at_worst
     changes = {
         item.id: math.fsum(b) / len(b) - math.fsum(a) / len(a)
         for item, a, b in zip(arena.items, before, after, strict=True)
@@ -70,27 +88,32 @@ async def confirm(arena: Arena, edits: Sequence[Edit], samples: int) -> Confirma
     }
     wins, losses = ([id_ for id_, change in changes.items() if sign * change > 1e-9] for sign in (1, -1))
     return Confirmation(
-        before=_side(before_I_K),
-        after=_side(after_I_K),
+        before=_side(before_I_K, lowest),
+        after=_side(after_I_K, lowest),
         gain=gain,
+        gain_at_worst=gain_at_worst,
         wins=wins,
         losses=losses,
         ties=len(changes) - len(wins) - len(losses),
     )
 
 
-def _rewards(scores_I_K: Sequence[Sequence[Score]]) -> list[list[float]]:
-    return [[score.reward for score in scores_K if score.reward is not None] for scores_K in scores_I_K]
+def _rewards(scores_I_K: Sequence[Sequence[Score]], instead: float | None = None) -> list[list[float]]:
+    """Per item; an episode without a reward is left out, or counts as `instead`."""
+    rewards_I_K = [[instead if score.reward is None else score.reward for score in scores_K] for scores_K in scores_I_K]
+    return [[reward for reward in rewards_K if reward is not None] for rewards_K in rewards_I_K]
 
 
-def _side(scores_I_K: Sequence[Sequence[Score]]) -> Side:
+def _side(scores_I_K: Sequence[Sequence[Score]], lowest: float) -> Side:
+    rewards_I_K = _rewards(scores_I_K)
     flat = [score for scores_K in scores_I_K for score in scores_K]
 
     def mean(values: Sequence[float]) -> float:
         return math.fsum(values) / len(values)
 
     return Side(
-        reward=cluster_bootstrap(_rewards(scores_I_K)),
+        reward=cluster_bootstrap(rewards_I_K if any(rewards_I_K) else _rewards(scores_I_K, lowest)),
+        ungraded=sum(score.reward is None for score in flat),
         tokens=mean([score.tokens for score in flat]),
         calls=mean([score.calls for score in flat]),
         interventions=mean([score.interventions for score in flat]),

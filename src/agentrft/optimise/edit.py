@@ -105,6 +105,7 @@ def read_kinds(given: Iterable[str]) -> tuple[Kind, ...]:
 def _set(document: dict[str, Any], place: Place, value: Any) -> None:
     for key in place[:-1]:
         inner = document.get(key)
-        document[key] = inner if isinstance(inner, dict) else {}
+        # A copy: where YAML has an alias, two places share what they hold.
+        document[key] = dict(inner) if isinstance(inner, dict) else {}
         document = document[key]
     document[place[-1]] = copy.deepcopy(value)

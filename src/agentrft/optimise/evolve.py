@@ -89,6 +89,7 @@ def _run(
         adapter=_Adapter(arena, options, loop),
         custom_candidate_proposer=propose,
         reflection_minibatch_size=MINIBATCH,
+        skip_perfect_score=False,  # 1 is not the best that every grader gives
         use_merge=False,
         max_metric_calls=budget,
         logger=_Quiet(),

@@ -49,14 +49,13 @@ class Split:
 def split_items(train: Sequence[Item], held_out: Sequence[Item], plan: OptimisePlan) -> Split:
     """Search on training items and confirm on held-out ones; without any, on two fifths of the training items.
 
-    The confirmation gets at most half of the budget. Raises UserError where items or budget do not reach.
+    Both in an order drawn by the seed, of which budgets take the beginning: a file may have its hard items last. The
+    confirmation gets at most half of the budget. Raises UserError where items or budget do not reach.
     """
-    if held_out:
-        search, confirm = list(train), list(held_out)
-    else:
-        shuffled = sorted(train, key=lambda item: hashlib.sha256(f"{plan.seed}/{item.id}".encode()).digest())
-        cut = round(len(shuffled) * _CONFIRM_SHARE)
-        confirm, search = shuffled[:cut], shuffled[cut:]
+    search, confirm = _shuffled(train, plan.seed), _shuffled(held_out, plan.seed)
+    if not confirm:
+        cut = round(len(search) * _CONFIRM_SHARE)
+        confirm, search = search[:cut], search[cut:]
     confirm = confirm[: plan.budget // (4 * plan.confirm_samples)]
     if len(search) < FEWEST_ITEMS or len(confirm) < FEWEST_ITEMS:
         raise UserError(
@@ -67,3 +66,7 @@ def split_items(train: Sequence[Item], held_out: Sequence[Item], plan: OptimiseP
             code="too_little_data",
         )
     return Split(search=search, confirm=confirm)
+
+
+def _shuffled(items: Sequence[Item], seed: int) -> list[Item]:
+    return sorted(items, key=lambda item: hashlib.sha256(f"{seed}/{item.id}".encode()).digest())

@@ -71,6 +71,8 @@ async def optimise(
     to_prune = int(arena.left * _PRUNE_SHARE)
     winner = await _search(plan, arena, menu, arena.left - to_prune, tell)
     kept = await prune(arena, winner, to_prune, tell)
+    for components, why in arena.unplayable.items():
+        tell(f"{components} could not be played: {why}")
     edits = [one.edit for one in kept]
     if not edits:
         return Outcome(

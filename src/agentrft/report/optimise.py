@@ -44,9 +44,11 @@ def lede(document: Mapping[str, Any]) -> str:
         return f"None of {len(document['tried'])} edits gained anything while they were searched, in {spent}."
     gain = found["gain"]
     measured = (
-        f"Measured on {gain['n_items']} untouched items, {gain['n_episodes']} episodes of both sides, under equal "
-        f"seeds: {found['wins']} items better, {len(found['losses'])} worse, {found['ties']} alike."
+        f"Measured on {gain['n_items']} untouched items, the same for both sides, {gain['n_episodes']} episodes in "
+        f"all: {found['wins']} items better, {len(found['losses'])} worse, {found['ties']} alike."
     )
+    if document["verdict"] != "adopted" and (gain["low"] or 0) > 0:
+        return f"{measured} Not adopted: with the edits more episodes had no reward; if these failed, nothing is won."
     seen = f" A gain of {_points(found['smallest_seen'])} would be seen four times in five."
     flattery = (
         "" if document["searched"] is None else f" While searching it looked like {_points(document['searched'])}."
@@ -87,7 +89,9 @@ def hunk_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     """Each edit of the winner: what it changes, why, and what is lost without it."""
     lines: list[RenderableType] = []
     for hunk in document["hunks"]:
-        alone = f"without it {_points(-hunk['loss_without'])}" if hunk["n_slots"] else "the only one"
+        is_only = len(document["hunks"]) == 1
+        unknown = "the only one" if is_only else "not measured by itself: the budget did not reach"
+        alone = f"without it {_points(-hunk['loss_without'])}" if hunk["n_slots"] else unknown
         lines.append(Text.assemble((hunk["id"], "bold"), f"  {printable(hunk['component'])}  ", (alone, "dim")))
         lines.append(Text(f"    {one_line(hunk['why'], 160)}"))
     return lines

@@ -36,7 +36,7 @@ from agentrft.server.envelope import Envelope
 from agentrft.server.errors import ErrorBody, as_api_error
 from agentrft.server.idempotency import Idempotent
 from agentrft.server.limits import Bodies, RateLimit
-from agentrft.server.openapi import describe
+from agentrft.server.openapi import DescribedApp
 from agentrft.server.origin import OriginGuard
 from agentrft.server.state import ServerState
 
@@ -61,7 +61,7 @@ V1 = (
 
 def create_app(state: ServerState) -> FastAPI:
     """The application on that state; `lifespan` starts and stops what works in the background."""
-    app = FastAPI(
+    app = DescribedApp(
         title="agentrft",
         description="OpenAI's fine-tuning API on this machine, and ours under the same conventions.",
         version=agentrft.__version__,
@@ -83,7 +83,6 @@ def create_app(state: ServerState) -> FastAPI:
     for resource in V1:
         app.include_router(resource.router, prefix="/v1")
     app.include_router(health.router)
-    describe(app)
     return app
 
 

@@ -16,7 +16,7 @@ from sse_starlette import ServerSentEvent
 from agentrft.runtime.serving.wire import CallMade, ChatEvent, ChatRequest, Ended, TextDelta
 from agentrft.server.chat_answer import Identity, logprobs_object, usage_object
 from agentrft.server.engine import Engine
-from agentrft.server.generation import error_in_stream, merged, total, unless_gone
+from agentrft.server.generation import error_in_stream, merged, total
 from agentrft.server.sse import data_event, done_event, events_response
 from agentrft.types import TokenUsage
 
@@ -32,12 +32,7 @@ async def stream_completion(
 ) -> Response:
     """The streamed answer; what fails before the engine has begun is raised, so that it has a status of its own."""
     chunks = Chunks(identity, requests, with_usage=with_usage).of(merged(engine, requests), request)
-    try:
-        first = await unless_gone(request, anext(chunks))
-    except BaseException:
-        await chunks.aclose()
-        raise
-    return events_response(first, chunks, headers)
+    return await events_response(request, chunks, headers)
 
 
 class Chunks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
@@ -23,7 +23,7 @@ Reading = Annotated[Caller, Depends(allow("jobs:read"))]
 class Findings(BaseModel):
     """One document of each kind, as docs/diagnose.md, docs/decide.md and docs/optimise.md have it; null where none."""
 
-    object: str = "fine_tuning.job.findings"
+    object: Literal["fine_tuning.job.findings"] = "fine_tuning.job.findings"
     job_id: str
     diagnosis: dict[str, Any] | None
     decision: dict[str, Any] | None

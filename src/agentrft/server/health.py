@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Security
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials
@@ -42,21 +43,21 @@ def healthz(request: Request) -> Health:
         200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     },
 )
-def metrics(
+async def metrics(
     request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 ) -> PlainTextResponse:
     """Figures of this server. From this machine without a key, from elsewhere with the scope `metrics:read`."""
     state = state_of(request)
     if "authorization" in request.headers or not is_loopback(request.scope):
-        caller = authenticate(state.keys, request.headers)
+        caller = await to_thread.run_sync(authenticate, state.keys, request.headers)
         if not caller.may("metrics:read"):
             raise missing_scope("metrics:read")
-    return PlainTextResponse("\n".join(_lines(state)) + "\n", media_type=_PROMETHEUS)
+    jobs = await to_thread.run_sync(state.store.count_jobs)
+    return PlainTextResponse("\n".join(_lines(state, jobs)) + "\n", media_type=_PROMETHEUS)
 
 
-def _lines(state: ServerState) -> Iterator[str]:
+def _lines(state: ServerState, jobs: Mapping[str, int]) -> Iterator[str]:
     yield from _requests(state.metrics)
-    jobs = state.store.count_jobs()
     yield from _family(
         "agentrft_jobs", "gauge", "Jobs by status.", (({"status": s}, n) for s, n in sorted(jobs.items()))
     )

@@ -1,11 +1,12 @@
 """A request that is sent again is answered again, and carried out once.
 
 With an `Idempotency-Key` header, any POST; without one, the retries of OpenAI's SDKs, which say which try they are
-(`x-stainless-retry-count`) and send the same body. Only successes are kept: after an error the next try is carried out.
-Streams and forms are not kept.
+(`x-stainless-retry-count`) and send the same body. Each API key has answers of its own. Only successes are kept: after
+an error the next try is carried out, after one of the server's own (5xx) under the same token. Streams and forms are
+not kept.
 
-A handler that makes something names it after `once_of(request)`; then even a server killed between making it and
-answering makes no second one.
+A handler that makes something names it after `once_of(request)`; then even a server that is killed, or loses its store,
+between making it and answering makes no second one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentrft.errors import UserError
+from agentrft.errors import StoreFault, UserError
 from agentrft.jobs.vault import Vault
-from agentrft.server.errors import ApiError
+from agentrft.server.errors import ApiError, as_api_error
 from agentrft.store.idempotency import STALE_S, Answered, Busy, Idempotency, Turn
 
 HEADER = "idempotency-key"
@@ -93,12 +94,18 @@ class Idempotent:
 
     async def keep(self, project: str, key: str, turn: Turn, status: int, answer: dict[str, Any]) -> None:
         """Keep the answer; sealed, because it may hold a webhook's secret."""
-        sealed = self._vault.seal(json.dumps(answer), _context(project, key))
-        await to_thread.run_sync(self._answers.finish, project, key, turn, status, sealed)
 
-    async def abandon(self, project: str, key: str, turn: Turn) -> None:
-        """Let the next try be carried out."""
-        await to_thread.run_sync(self._answers.abandon, project, key, turn)
+        def seal_and_keep() -> None:
+            sealed = self._vault.seal(json.dumps(answer), _context(project, key))
+            self._answers.finish(project, key, turn, status, sealed)
+
+        await to_thread.run_sync(seal_and_keep)
+
+    async def leave(self, project: str, key: str, turn: Turn, *, is_settled: bool) -> None:
+        """Let the next try be carried out: as a new request where it `is_settled` that this one made nothing."""
+        leave = self._answers.abandon if is_settled else self._answers.give_back
+        with contextlib.suppress(StoreFault):  # the turn is stale soon anyway
+            await to_thread.run_sync(leave, project, key, turn)
 
     @contextlib.asynccontextmanager
     async def refreshed(self, project: str, key: str, turn: Turn) -> AsyncIterator[None]:
@@ -112,7 +119,8 @@ class Idempotent:
     async def _refresh(self, project: str, key: str, turn: Turn) -> None:
         while True:
             await asyncio.sleep(STALE_S / 4)
-            await to_thread.run_sync(self._answers.refresh, project, key, turn)
+            with contextlib.suppress(StoreFault):  # the next one may come in time
+                await to_thread.run_sync(self._answers.refresh, project, key, turn)
 
 
 class _Recording:
@@ -124,6 +132,8 @@ class _Recording:
         self._start: Message | None = None
         self._body = bytearray()
         self._is_kept = False
+        self._is_settled = False
+        """Whether it is known that the request made nothing that a further try would make twice."""
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def record(message: Message) -> None:
@@ -132,9 +142,13 @@ class _Recording:
         try:
             async with self._owner.refreshed(*self._place):
                 await self._owner.carry_out(scope, receive, record)
+        except Exception as error:
+            known = as_api_error(error)
+            self._is_settled = self._start is None and known is not None and known.status < 500
+            raise
         finally:
             if not self._is_kept:
-                await asyncio.shield(self._owner.abandon(*self._place))
+                await asyncio.shield(self._owner.leave(*self._place, is_settled=self._is_settled))
 
     async def _record(self, message: Message, send: Send) -> None:
         if message["type"] == "http.response.start":
@@ -142,6 +156,7 @@ class _Recording:
             if is_json and 200 <= message["status"] < 300:
                 self._start = message
                 return
+            self._is_settled = message["status"] < 500
         if self._start is None:
             await send(message)
             return
@@ -162,15 +177,17 @@ def _key_of(scope: Scope) -> tuple[str, bool] | None:
     headers = Headers(scope=scope)
     if scope["method"] != "POST":
         return None
+    # Another key of the project may lack the scope that the first one's answer needed.
+    who = scope["state"]["caller"].key_id or "local"
     if (given := headers.get(HEADER)) is not None:
         if not 0 < len(given) <= _LONGEST_KEY or not given.isprintable():
             message = f"the Idempotency-Key has {len(given)} characters, expected 1 to {_LONGEST_KEY} printable ones"
             raise ApiError(400, message, param=HEADER, code="invalid_value")
-        return f"key:{given}", False
+        return f"key:{who}:{given}", False
     retry = headers.get(_RETRY_HEADER, "")
     if not retry.isdigit() or scope["path"].startswith(_WITHOUT_EFFECT):
         return None
-    return f"sdk:{_digest(scope)}", int(retry) == 0
+    return f"sdk:{who}:{_digest(scope)}", int(retry) == 0
 
 
 def _digest(scope: Scope) -> str:

@@ -24,15 +24,14 @@ _IDEMPOTENCY_KEY = {
 }
 
 
-def describe(app: FastAPI) -> None:
-    """Make `app.openapi()` give the whole document, made once."""
+class DescribedApp(FastAPI):
+    """An application whose document is whole."""
 
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _document(self)
+        return self.openapi_schema
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +18,7 @@ class RequestMetrics:
         """(method, route, status) → how many; status 0: the client left before the answer began."""
         self.within: Counter[tuple[str, float]] = Counter()
         """(route, bucket) → answers that took no longer."""
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         """Route → seconds in all."""
         self.answers: Counter[str] = Counter()
         """Route → how many."""
@@ -37,7 +37,7 @@ class RequestMetrics:
         """Note one request that has ended."""
         known = method if method in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS") else "other"
         self.requests[known, route, status] += 1
-        self.seconds[route] += seconds  # type: ignore[assignment]
+        self.seconds[route] += seconds
         self.answers[route] += 1
         for bucket in BUCKETS_S:
             if seconds <= bucket:

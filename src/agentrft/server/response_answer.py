@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from agentrft.runtime.serving.wire import CallMade, ChatEvent, DrawnToken, Ended, LikelyToken, TextDelta
-from agentrft.server.responses_wire import LOGPROBS, ResponseBody, ResponseTool
+from agentrft.runtime.serving.wire import CallMade, ChatEvent, DrawnToken, Ended, TextDelta
+from agentrft.server.chat_answer import logprobs_object
+from agentrft.server.responses_wire import LOGPROBS, ResponseBody
 from agentrft.types import TokenUsage
 
 Event = dict[str, Any]
@@ -115,7 +116,7 @@ def new_response(body: ResponseBody, created_at: float) -> dict[str, Any]:
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": {"format": shown, "verbosity": "medium"},
         "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
-        "tools": [_tool(tool) for tool in body.tools or ()],
+        "tools": [tool.model_dump() for tool in body.tools or ()],
         "top_logprobs": body.top_logprobs or 0,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": "disabled",
@@ -228,21 +229,7 @@ class Assembly:
     def _logprobs(self, tokens: Sequence[DrawnToken]) -> list[dict[str, Any]]:
         if not self._with_logprobs:
             return []
-        return [{**_likely(token), "top_logprobs": [_likely(other) for other in token.top]} for token in tokens]
-
-
-def _likely(token: LikelyToken) -> dict[str, Any]:
-    return {"token": token.token, "bytes": list(token.bytes), "logprob": token.log_prob}
-
-
-def _tool(tool: ResponseTool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
+        return logprobs_object(tokens)["content"]
 
 
 def _usage(usage: TokenUsage) -> dict[str, Any]:

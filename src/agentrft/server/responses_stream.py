@@ -16,7 +16,7 @@ from sse_starlette import ServerSentEvent
 
 from agentrft.runtime.serving.wire import ChatEvent, ChatRequest
 from agentrft.server.engine import Engine
-from agentrft.server.generation import error_in_stream, merged, unless_gone
+from agentrft.server.generation import error_in_stream, merged
 from agentrft.server.response_answer import Assembly, Event
 from agentrft.server.sse import data_event, events_response
 
@@ -29,12 +29,7 @@ async def stream_response(
 ) -> Response:
     """The streamed answer; what fails before the engine has begun is raised, so that it has a status of its own."""
     events = _sent(assembly, merged(engine, [asked]), request)
-    try:
-        first = await unless_gone(request, anext(events))
-    except BaseException:
-        await events.aclose()
-        raise
-    return events_response(first, events, headers)
+    return await events_response(request, events, headers)
 
 
 async def _sent(

@@ -30,6 +30,7 @@ from agentrft.server.chat_wire import (
     Lenient,
     PastCall,
     PastMessage,
+    Seed,
     StreamOptions,
     Temperature,
     Text,
@@ -210,7 +211,7 @@ class ResponseBody(Body):
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
 
     # Ours
-    seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
+    seed: Seed = None
     bundle: str | None = Field(default=None, max_length=200, description="Hash of the agent that asks.")
     force_bundle: bool = Field(default=False, description="Answer although the model knows another bundle.")
 

@@ -27,12 +27,18 @@ GRACE_S = 10
 _KEEP_ALIVE_S = 75
 
 
-def listen(host: str, port: int, keys: Keys) -> socket.socket:
-    """The socket to serve on. Raises UserError for an address that is taken, or open to others without any key."""
+MAKE_KEY = "agentrft keys create --project NAME"
+
+
+def listen(host: str, port: int, keys: Keys, *, make_key: str = MAKE_KEY) -> socket.socket:
+    """The socket to serve on. Raises UserError for an address that is taken, or open to others without any key.
+
+    `make_key` is the command that makes one in this server's store.
+    """
     if not _is_loopback(host) and not keys.exist():
         raise UserError(
             f"the server would listen on {host}, where others can reach it, and has no API keys; expected one at "
-            "least. Run `agentrft keys create --project NAME`, or listen on 127.0.0.1",
+            f"least. Run `{make_key}`, or listen on 127.0.0.1",
             param="host",
             code="keys_missing",
         )

@@ -6,18 +6,29 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from agentrft.server.generation import unless_gone
 
 _STALLED_S = 60.0
 """A client that takes nothing for so long has gone."""
 
 
-def events_response(
-    first: ServerSentEvent, rest: AsyncGenerator[ServerSentEvent], headers: Mapping[str, str]
+async def events_response(
+    request: Request, events: AsyncGenerator[ServerSentEvent], headers: Mapping[str, str]
 ) -> EventSourceResponse:
-    """The answer that sends `first` and the rest; `rest` is closed when the client leaves."""
+    """The answer that sends the events, once the first is there; they are closed when the client leaves.
+
+    What fails before the first one is raised, so that it has a status of its own.
+    """
+    try:
+        first = await unless_gone(request, anext(events))
+    except BaseException:
+        await events.aclose()
+        raise
     sent = {"Cache-Control": "no-store", **headers}
-    return EventSourceResponse(_chained(first, rest), sep="\n", send_timeout=_STALLED_S, headers=sent)
+    return EventSourceResponse(_chained(first, events), sep="\n", send_timeout=_STALLED_S, headers=sent)
 
 
 async def _chained(first: ServerSentEvent, rest: AsyncGenerator[ServerSentEvent]) -> AsyncGenerator[ServerSentEvent]:

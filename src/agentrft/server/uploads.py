@@ -107,7 +107,8 @@ async def add_upload_part(request: Request, caller: Writer, upload_id: str) -> U
             request, draft, file_field="data", max_bytes=state.config.limits.part_bytes, option="limits.part_bytes"
         )
         if form.fields:
-            raise ApiError(400, f"`{min(form.fields)[:100]}` is unknown; leave it out", code="unknown_parameter")
+            unknown = min(form.fields)[:100]
+            raise ApiError(400, f"`{unknown}` is unknown; leave it out", param=unknown, code="unknown_parameter")
         part = await to_thread.run_sync(state.uploads.add_part, caller.project, upload_id, draft)
     finally:
         await to_thread.run_sync(draft.discard)

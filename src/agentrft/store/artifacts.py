@@ -61,7 +61,7 @@ class Artifacts:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.folder / digest.hexdigest())
-            _fsync_folder(self.folder)
+            fsync_folder(self.folder)
         except OSError as error:
             raise StoreFault(f"could not keep a file in {self.folder}: {error}; free space or mend access") from error
         finally:
@@ -76,8 +76,8 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _fsync_folder(folder: Path) -> None:
-    """A rename is durable only when the folder that holds the name is."""
+def fsync_folder(folder: Path) -> None:
+    """A rename is durable only when the folder that holds the name is; raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,8 @@
 """Users' files: a row for each, and the bytes by their hash (`files/<sha256>`), once for all files that have them.
 
 Names are metadata and never part of a path. Bytes appear in the transaction that adds the first row that names them and
-go in the one that takes the last; jobs hold hard links of their own.
+go behind the one that takes the last, because a transaction that is undone brings no bytes back; what a crash leaves in
+between, `Files.sweep` takes. Jobs hold hard links of their own.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import os
 import secrets
 import string
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, text
 
 from agentrft.errors import StoreFault, UserError
-from agentrft.store.artifacts import Artifacts
+from agentrft.store.artifacts import Artifacts, fsync_folder
 from agentrft.store.database import Database
 from agentrft.store.schema import FILES, UPLOAD_PARTS, UPLOADS
 from agentrft.store.values import storable
@@ -54,11 +55,13 @@ class Draft:
     """Bytes on their way in: on the disk under a name that nobody reads, hashed as they come."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """StoreFault when the disk refuses."""
         self.path = folder / f"{_DRAFT_PREFIX}{secrets.token_hex(16)}"
         self.n_bytes = 0
         self._digest = hashlib.sha256()
-        self._file = self.path.open("xb")
+        with _disk_faults(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("xb")
 
     @property
     def sha256(self) -> str:
@@ -67,21 +70,17 @@ class Draft:
 
     def write(self, data: bytes) -> None:
         """Append; StoreFault when the disk refuses."""
-        try:
+        with _disk_faults(self.path.parent):
             self._file.write(data)
-        except OSError as error:
-            raise StoreFault(f"could not keep a file in {self.path.parent}: {error}; free space on the disk") from error
         self._digest.update(data)
         self.n_bytes += len(data)
 
     def finish(self) -> None:
         """Everything is on the disk after this; StoreFault when it is not."""
-        try:
+        with _disk_faults(self.path.parent):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        except OSError as error:
-            raise StoreFault(f"could not keep a file in {self.path.parent}: {error}; free space on the disk") from error
 
     def discard(self) -> None:
         """Drop the bytes, unless they were kept; safe to call twice."""
@@ -91,7 +90,7 @@ class Draft:
 
 
 class FileBytes:
-    """The bytes behind files and parts, within a transaction of whoever adds or takes a row."""
+    """The bytes behind files and parts: kept within the transaction that adds a row, taken behind the last row's."""
 
     def __init__(self, artifacts: Artifacts, *, project_bytes: int) -> None:
         self.artifacts = artifacts
@@ -99,25 +98,25 @@ class FileBytes:
         """What all files and unfinished uploads of a project may hold."""
 
     def keep(self, connection: Connection, draft: Draft) -> None:
-        """Give a finished draft its name."""
+        """Give a finished draft its name; StoreFault when the disk refuses."""
         lock_bytes(connection, draft.sha256)
         folder = self.artifacts.folder
-        try:
+        with _disk_faults(folder):
             draft.path.replace(folder / draft.sha256)
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StoreFault(f"could not keep a file in {folder}: {error}; free space or mend access") from error
+            fsync_folder(folder)
 
-    def drop_unused(self, connection: Connection, hashes: Iterable[str]) -> None:
-        """Delete those of these bytes that no row names."""
-        for sha256 in sorted(set(hashes)):
-            lock_bytes(connection, sha256)
-            if not _is_used(connection, sha256):
-                (self.artifacts.folder / sha256).unlink(missing_ok=True)
+    def drop_unused(self, database: Database, hashes: Iterable[str]) -> None:
+        """Delete those of these bytes that no row names, in a transaction of its own: call it behind the caller's.
+
+        StoreFault when the store or the disk refuses; what is left then goes with the next `Files.sweep`.
+        """
+        if not (named := sorted(set(hashes))):
+            return
+        with database.write() as connection, _disk_faults(self.artifacts.folder):
+            for sha256 in named:
+                lock_bytes(connection, sha256)
+                if not _is_used(connection, sha256):
+                    (self.artifacts.folder / sha256).unlink(missing_ok=True)
 
     def lock_project(self, connection: Connection, project: str) -> None:
         """Nobody else adds to the project until the transaction ends. Before `lock_bytes`, never behind it."""
@@ -159,16 +158,6 @@ class Files:
         """A new file from a finished draft. UserError when the project's quota does not hold it."""
         with self._database.write() as connection:
             return self.add_row(connection, project, draft, filename, purpose, expires_after_s)
-
-    def add_bytes(self, project: str, data: bytes, *, filename: str, purpose: str) -> StoredFile:
-        """A new file of bytes that we made ourselves, such as a job's results."""
-        draft = self.draft()
-        try:
-            draft.write(data)
-            draft.finish()
-            return self.add(project, draft, filename=filename, purpose=purpose)
-        finally:
-            draft.discard()
 
     def add_row(
         self,
@@ -232,14 +221,15 @@ class Files:
         with self._database.write() as connection:
             row = self._row(connection, project, file_id)
             connection.execute(delete(FILES).where(FILES.c.id == file_id))
-            self._content.drop_unused(connection, [row.sha256])
+        with suppress(StoreFault):  # the file is gone, whether or not its bytes are yet
+            self._content.drop_unused(self._database, [row.sha256])
 
     def sweep(self) -> int:
         """Take away expired files and bytes that nobody names; returns how many files went. Call it now and then."""
         with self._database.write() as connection:
             expired = connection.execute(select(FILES.c.id, FILES.c.sha256).where(~self._is_alive())).all()
             connection.execute(delete(FILES).where(FILES.c.id.in_([row.id for row in expired])))
-            self._content.drop_unused(connection, [row.sha256 for row in expired])
+        self._content.drop_unused(self._database, [row.sha256 for row in expired])
         self._sweep_folder()
         return len(expired)
 
@@ -248,15 +238,15 @@ class Files:
         folder = self._content.artifacts.folder
         if not folder.is_dir():
             return
-        oldest = time.time() - _DRAFT_LIVES_S  # file times are the system's, whatever clock the store has
-        with os.scandir(folder) as entries:
-            old = [entry.name for entry in entries if entry.is_file() and entry.stat().st_mtime < oldest]
-        for name in old:
-            if name.startswith(_DRAFT_PREFIX):
-                (folder / name).unlink(missing_ok=True)
-            elif len(name) == 64:
-                with self._database.write() as connection:
-                    self._content.drop_unused(connection, [name])
+        with _disk_faults(folder):
+            old = _older_than(folder, _DRAFT_LIVES_S)
+            for name in old:
+                if name.startswith(_DRAFT_PREFIX):
+                    (folder / name).unlink(missing_ok=True)
+        named = select(FILES.c.sha256).union(select(UPLOAD_PARTS.c.sha256))
+        with self._database.read() as connection:
+            known = set(connection.execute(named).scalars())
+        self._content.drop_unused(self._database, [name for name in old if len(name) == 64 and name not in known])
 
     def _is_alive(self) -> Any:
         return or_(FILES.c.expires_at.is_(None), FILES.c.expires_at > self._database.clock.now())
@@ -273,6 +263,28 @@ def lock_bytes(connection: Connection, sha256: str) -> None:
     """Hold what has this hash until the transaction ends. SQLite has one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int(sha256[:15], 16)})
+
+
+@contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """Raise StoreFault for whatever the disk raises inside."""
+    try:
+        yield
+    except OSError as error:
+        message = f"the disk refused a file in {folder}: {error}; free space on it, or mend access to the folder"
+        raise StoreFault(message) from error
+
+
+def _older_than(folder: Path, seconds: float) -> list[str]:
+    """Names of the files in the folder that nobody wrote to for so long."""
+    oldest = time.time() - seconds  # file times are the system's, whatever clock the store has
+    old: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # drafts come and go meanwhile
+                if entry.is_file() and entry.stat().st_mtime < oldest:
+                    old.append(entry.name)
+    return old
 
 
 def _is_used(connection: Connection, sha256: str) -> bool:

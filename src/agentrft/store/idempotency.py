@@ -72,7 +72,9 @@ class Idempotency:
             adding = dialect.insert(IDEMPOTENCY).values(row).on_conflict_do_nothing().returning(IDEMPOTENCY.c.owner)
             if connection.execute(adding).first():
                 return Turn(row["owner"])
-            there = connection.execute(select(IDEMPOTENCY).where(_is(project, key)).with_for_update()).one()
+            there = connection.execute(select(IDEMPOTENCY).where(_is(project, key)).with_for_update()).first()
+            if there is None:  # abandoned in between, where the database lets another write at the same time
+                return Busy()
             if there.created_at < self._oldest():
                 self._database.upsert(connection, IDEMPOTENCY, [row])
                 return Turn(row["owner"])
@@ -95,6 +97,10 @@ class Idempotency:
     def finish(self, project: str, key: str, turn: Turn, status: int, answer: str) -> None:
         """Keep the answer; nothing happens when someone else has begun anew."""
         self._set(project, key, turn, status=status, answer=answer, created_at=self._database.clock.now())
+
+    def give_back(self, project: str, key: str, turn: Turn) -> None:
+        """Nobody knows what came of it: the next try is carried out at once, under the same token."""
+        self._set(project, key, turn, created_at=self._database.clock.now() - STALE_S)
 
     def abandon(self, project: str, key: str, turn: Turn) -> None:
         """Nothing came of it: the next request of the kind is carried out."""

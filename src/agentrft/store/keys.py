@@ -12,12 +12,13 @@ import re
 import secrets
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sqlalchemy import Row, insert, select, update
 
-from agentrft.errors import UserError
+from agentrft.errors import StoreFault, UserError
 from agentrft.store.database import Database
 from agentrft.store.schema import KEYS
 
@@ -66,6 +67,8 @@ class Keys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._exist = False
+        """Known to; nothing takes a key away, so that it is looked up until it is so."""
 
     def create(
         self, project: str, scopes: Sequence[str], *, name: str = "", expires_at: float | None = None
@@ -95,7 +98,7 @@ class Keys:
         return self.get(key_id), text
 
     def check(self, text: str) -> Key | None:
-        """The key of that text, unless it is unknown, revoked or expired; its use is noted."""
+        """The key of that text, unless it is unknown, revoked or expired; its use is noted where the store lets it."""
         found = _FORM.fullmatch(text)
         if not found or _text(found[1], found[2]) != text:
             return None
@@ -107,14 +110,17 @@ class Keys:
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
             return None
         if now - (row.last_used_at or 0.0) > _USE_NOTED_EVERY_S:
-            with self._database.write() as connection:
+            # A disk that is full must not keep anyone from reading.
+            with suppress(StoreFault), self._database.write() as connection:
                 connection.execute(update(KEYS).where(KEYS.c.id == row.id).values(last_used_at=now))
         return _key(row)
 
     def exist(self) -> bool:
         """Whether there is, or ever was, a key: revoking the last one opens nothing."""
-        with self._database.read() as connection:
-            return connection.execute(select(KEYS.c.seq).limit(1)).first() is not None
+        if not self._exist:
+            with self._database.read() as connection:
+                self._exist = connection.execute(select(KEYS.c.seq).limit(1)).first() is not None
+        return self._exist
 
     def get(self, key_id: str) -> Key:
         """The key of that id; UserError if there is none."""

@@ -1,19 +1,21 @@
 """Files that arrive in parts: announced with their size, put together in the order that the client names.
 
-Every part is on the disk before it is acknowledged. Only the transaction that adds the finished file ends an upload, so
-of two that complete the same one, one wins; and what a crash leaves behind can be completed again.
+Every part is on the disk before it is acknowledged, and stays there until its upload has ended. Only the transaction
+that adds the finished file ends an upload, so of two that complete the same one, one wins; and what a crash leaves
+behind can be completed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from agentrft.errors import UserError
+from agentrft.errors import StoreFault, UserError
 from agentrft.store.database import Database
 from agentrft.store.files import Draft, FileBytes, Files, StoredFile, new_id
 from agentrft.store.schema import UPLOAD_PARTS, UPLOADS
@@ -132,32 +134,38 @@ class Uploads:
             with self._database.write() as connection:
                 self._content.lock_project(connection, project)
                 row = self._pending(connection, project, upload_id)
-                self._drop_parts(connection, upload_id)  # first: their bytes and the file's count towards one quota
+                hashes = _take_parts(connection, upload_id)  # first: theirs and the file's bytes have one quota
                 file = self._files.add_row(
                     connection, project, draft, row.filename, row.purpose, row.file_expires_after_s
                 )
                 change = update(UPLOADS).where(UPLOADS.c.id == upload_id)
                 connection.execute(change.values(status="completed", file_id=file.id))
-                return self._upload(_find(connection, project, upload_id)), file
+                upload = self._upload(_find(connection, project, upload_id))
         finally:
             draft.discard()
+        self._drop(hashes)
+        return upload, file
 
     def cancel(self, project: str, upload_id: str) -> StoredUpload:
         """End the upload; its parts are gone. UserError when it is over already."""
         with self._database.write() as connection:
             self._pending(connection, project, upload_id)
-            self._drop_parts(connection, upload_id)
+            hashes = _take_parts(connection, upload_id)
             connection.execute(update(UPLOADS).where(UPLOADS.c.id == upload_id).values(status="cancelled"))
-            return self._upload(_find(connection, project, upload_id))
+            upload = self._upload(_find(connection, project, upload_id))
+        self._drop(hashes)
+        return upload
 
     def sweep(self) -> None:
         """Take away the parts of uploads that have expired."""
         late = UPLOADS.c.expires_at <= self._database.clock.now()
+        hashes: list[str] = []
         with self._database.write() as connection:
             pending = select(UPLOADS.c.id).where(UPLOADS.c.status == "pending", late)
             for upload_id in list(connection.execute(pending).scalars()):
-                self._drop_parts(connection, upload_id)
+                hashes += _take_parts(connection, upload_id)
                 connection.execute(update(UPLOADS).where(UPLOADS.c.id == upload_id).values(status="expired"))
+        self._content.drop_unused(self._database, hashes)
 
     def _put_together(self, draft: Draft, hashes: Sequence[str]) -> str:
         """Write the parts one after another; returns their MD5 in hex."""
@@ -170,11 +178,10 @@ class Uploads:
         draft.finish()
         return digest.hexdigest()
 
-    def _drop_parts(self, connection: Connection, upload_id: str) -> None:
-        parts = select(UPLOAD_PARTS.c.sha256).where(UPLOAD_PARTS.c.upload_id == upload_id)
-        hashes = list(connection.execute(parts).scalars())
-        connection.execute(delete(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id))
-        self._content.drop_unused(connection, hashes)
+    def _drop(self, hashes: Sequence[str]) -> None:
+        """Delete parts' bytes; the upload is over, whether or not they are gone yet."""
+        with suppress(StoreFault):
+            self._content.drop_unused(self._database, hashes)
 
     def _pending(self, connection: Connection, project: str, upload_id: str, *, lock: bool = True) -> Row[Any]:
         row = _find(connection, project, upload_id, lock=lock)
@@ -208,6 +215,12 @@ def _find(connection: Connection, project: str, upload_id: str, *, lock: bool = 
         message = f"no upload {upload_id!r} in this project; check the id"
         raise UserError(message, param="upload_id", code="not_found")
     return row
+
+
+def _take_parts(connection: Connection, upload_id: str) -> list[str]:
+    """Forget the upload's parts; the hashes of their bytes, which are still there."""
+    taking = delete(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id).returning(UPLOAD_PARTS.c.sha256)
+    return list(connection.execute(taking).scalars())
 
 
 def _check_parts(row: Row[Any], parts: dict[str, Row[Any]], part_ids: Sequence[str]) -> None:

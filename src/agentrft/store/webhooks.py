@@ -21,8 +21,6 @@ from agentrft.store.schema import DELIVERIES, WEBHOOK_ENDPOINTS, WEBHOOK_EVENTS
 
 OLD_SECRET_S = 24 * 3600
 """How long a rotated secret goes on signing where that was asked for."""
-
-
 KEPT_S = 7 * 24 * 3600
 """How long a delivery that is over stays in the table."""
 
@@ -136,7 +134,7 @@ class Webhooks:
     ) -> WebhookEndpoint:
         """Change what is given; `updated_at` moves only when something changes. Raises UserError `not_found`."""
         with self._database.write() as connection:
-            row = _find(connection, project, endpoint_id)
+            row = _find(connection, project, endpoint_id, lock=True)
             given = {key: text for key, text in (("name", name), ("url", url)) if text is not None}
             document = {**row.document, **given}
             wanted = list(row.event_types if event_types is None else event_types)
@@ -150,7 +148,7 @@ class Webhooks:
         Raises UserError `not_found`.
         """
         with self._database.write() as connection:
-            row = _find(connection, project, endpoint_id)
+            row = _find(connection, project, endpoint_id, lock=True)
             former = [[row.document["secrets"][0][0], self._database.clock.now() + OLD_SECRET_S]] if keep_old else []
             document = {**row.document, "hint": hint, "secrets": [[sealed, None], *former]}
             self._write(connection, endpoint_id, document)
@@ -222,9 +220,10 @@ def _is_open() -> Any:
     return and_(DELIVERIES.c.delivered_at.is_(None), DELIVERIES.c.given_up_at.is_(None))
 
 
-def _find(connection: Connection, project: str, endpoint_id: str) -> Row[Any]:
+def _find(connection: Connection, project: str, endpoint_id: str, *, lock: bool = False) -> Row[Any]:
     table = WEBHOOK_ENDPOINTS
-    found = connection.execute(select(table).where(table.c.id == endpoint_id, table.c.project_id == project)).first()
+    query = select(table).where(table.c.id == endpoint_id, table.c.project_id == project)
+    found = connection.execute(query.with_for_update() if lock else query).first()
     if found is None:
         raise UserError(
             f"no webhook endpoint {endpoint_id!r} in this project; list them with GET /v1/webhook_endpoints",

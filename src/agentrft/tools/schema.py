@@ -222,7 +222,7 @@ class ArgumentCheck:
         schema = dict(spec.parameters)
         try:
             Draft202012Validator.check_schema(schema)
-            _check_references(schema)
+            check_references(schema)
         except SchemaError as error:
             message = f"tool {spec.name}: its parameters are not a valid JSON Schema: {error.message}"
             raise UserError(message, param=param, code="invalid_tool") from error
@@ -247,7 +247,7 @@ class ArgumentCheck:
         return "; ".join(parts)
 
 
-def _check_references(schema: Mapping[str, Any]) -> None:
+def check_references(schema: Mapping[str, Any]) -> None:
     """Raises SchemaError for a `$ref` that leads to no schema: validation finds it only when arguments get that far."""
     root = DRAFT202012.create_resource(schema)
     waiting = [(root, REGISTRY.resolver_with_root(root))]

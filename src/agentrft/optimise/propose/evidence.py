@@ -57,6 +57,8 @@ class Evidence:
     def _calls_of(self, one: Played) -> Iterator[CallSeen]:
         answered: set[str] = set()
         for turn in one.episode.turns:
+            if turn.malformed is not None:
+                continue  # nothing of it was executed; its results are the harness's own words
             earlier = frozenset(answered)
             for call, result in zip(turn.reply.tool_calls, turn.results, strict=False):
                 yield CallSeen(

@@ -9,6 +9,8 @@ from typing import Any
 from agentrft.optimise.edit import Edit, Place
 from agentrft.optimise.propose.constraints import tool_edit
 from agentrft.optimise.propose.evidence import CallSeen, Evidence, episodes_of
+from agentrft.tools import Guardrails
+from agentrft.tools.guardrails.access import is_allowed, rules_for
 
 FEWEST = 3
 
@@ -25,7 +27,7 @@ def order(evidence: Evidence) -> Iterator[Edit]:
             why = f"{len(failed)} of {sum(call.is_error for call in calls)} failures of {tool} had no `{first}` before"
             component = f"tool:{tool}:before:{first}"
             yield tool_edit(evidence, component, tool, f"Call `{first}` first.", why, episodes_of(failed))
-            yield _rule(evidence, tool, first, why, episodes_of(failed))
+            yield from _rule(evidence, tool, first, why, episodes_of(failed))
 
 
 def _needs(calls: Sequence[CallSeen], first: str) -> bool:
@@ -40,14 +42,21 @@ def _needs(calls: Sequence[CallSeen], first: str) -> bool:
     return sum(bool(word.search(call.output)) for call in lacking) >= 0.5 * len(lacking)
 
 
-def _rule(evidence: Evidence, tool: str, first: str, why: str, episodes: tuple[str, ...]) -> Edit:
+def _rule(evidence: Evidence, tool: str, first: str, why: str, episodes: tuple[str, ...]) -> Iterator[Edit]:
+    """The rule beside those that hold already; none where it would have no effect, or let a rejected tool through."""
+    own = evidence.document.get("guardrails")
+    guardrails = Guardrails.model_validate(own) if own else None
+    if guardrails and (guardrails.mode != "enforce" or not is_allowed(tool, guardrails)):
+        return
+    before = [*(rules_for(tool, guardrails).require_before if guardrails else ()), first]
     place: Place = ("guardrails", "tools", tool, "require_before")
-    sets = (*enforced(evidence.document), (place, [first]))
-    return Edit(kind="guards", component=f"guard:{tool}:before", sets=sets, why=why, evidence=episodes)
+    sets = (*enforced(evidence.document), (place, before))
+    yield Edit(kind="guards", component=f"guard:{tool}:before", sets=sets, why=why, evidence=episodes)
 
 
 def enforced(document: Mapping[str, Any]) -> tuple[tuple[Place, Any], ...]:
-    """What makes a rule hold in a job without guardrails, and lets every other tool through."""
-    if document.get("guardrails"):
+    """What makes a job's first rule hold, and lets every other tool through as before."""
+    own = document.get("guardrails") or {}
+    if own.get("tools"):
         return ()
     return ((("guardrails", "mode"), "enforce"), (("guardrails", "unmatched"), "allow"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from agentrft.optimise.edit import Edit
 from agentrft.optimise.propose.evidence import CallSeen, Evidence, episodes_of
+from agentrft.tools import OutputSpec
+from agentrft.tools.output import output_spec_for
 
 FEWEST_CUT = 3
 GROWTH = (4, 16)
@@ -20,20 +23,24 @@ _DEFAULT_LIMIT = 1024
 
 def outputs(evidence: Evidence) -> Iterator[Edit]:
     """Larger limits for tools whose outputs were cut in failed episodes, smaller ones that would have been enough."""
-    limits = evidence.document.get("agent", {}).get("limits") or {}
+    agent = evidence.document.get("agent", {})
+    limits = agent.get("limits") or {}
+    settings = {name: OutputSpec.model_validate(entry) for name, entry in (agent.get("outputs") or {}).items()}
     for tool in dict.fromkeys(call.tool for call in evidence.calls):
-        own = (evidence.document.get("agent", {}).get("outputs") or {}).get(tool) or {}
-        limit = own.get("max_tokens") or limits.get("tool_output_tokens") or _DEFAULT_LIMIT
+        spec = output_spec_for(tool, settings)
+        # An entry under the tool's name hides what a glob says of it, so that goes into the entry.
+        own = {} if tool in settings else spec.model_dump(mode="json", exclude_unset=True)
+        limit = spec.max_tokens or limits.get("tool_output_tokens") or _DEFAULT_LIMIT
         calls = evidence.calls_of(tool)
         cut = [call for call in calls if call.is_cut and not call.passed]
         if len(cut) >= FEWEST_CUT:
             why = f"{len(cut)} outputs of {tool} in failed episodes were cut at {limit} tokens"
-            yield from (_limit(tool, limit * factor, why, episodes_of(cut)) for factor in GROWTH)
+            yield from (_limit(tool, own, limit * factor, why, episodes_of(cut)) for factor in GROWTH)
         elif not any(call.is_cut for call in calls):
-            yield from _less(tool, limit, calls)
+            yield from _less(tool, own, limit, calls)
 
 
-def _less(tool: str, limit: int, calls: Sequence[CallSeen]) -> Iterator[Edit]:
+def _less(tool: str, own: Mapping[str, Any], limit: int, calls: Sequence[CallSeen]) -> Iterator[Edit]:
     """The smallest limit within which lies what was used of nearly every output, if outputs are longer than that."""
     long = [call for call in calls if not call.is_error and len(call.output) > _SMALLER[0] * _CHARACTERS]
     if len(long) < 10:
@@ -44,7 +51,7 @@ def _less(tool: str, limit: int, calls: Sequence[CallSeen]) -> Iterator[Edit]:
         saves = sum(len(call.output) > 2 * smaller * _CHARACTERS for call in long) >= 0.5 * len(long)
         if covered >= COVERAGE and saves and smaller < limit:
             why = f"{covered:.0%} of {len(long)} outputs of {tool} were used only within their first {smaller} tokens"
-            yield _limit(tool, smaller, why, episodes_of(long))
+            yield _limit(tool, own, smaller, why, episodes_of(long))
             return
 
 
@@ -61,6 +68,8 @@ def _used(call: CallSeen) -> int:
     return max(ends, default=0)
 
 
-def _limit(tool: str, tokens: int, why: str, episodes: tuple[str, ...]) -> Edit:
-    place = ("agent", "outputs", tool, "max_tokens")
-    return Edit(kind="outputs", component=f"output:{tool}", sets=((place, tokens),), why=why, evidence=episodes)
+def _limit(tool: str, own: Mapping[str, Any], tokens: int, why: str, episodes: tuple[str, ...]) -> Edit:
+    """The limit, and the other settings of the tool's new entry."""
+    settings = {**own, "max_tokens": tokens}
+    sets = tuple((("agent", "outputs", tool, name), value) for name, value in settings.items())
+    return Edit(kind="outputs", component=f"output:{tool}", sets=sets, why=why, evidence=episodes)

@@ -15,12 +15,12 @@ MOST = 4
 def toolset(evidence: Evidence) -> Iterator[Edit]:
     """Hide what was never called, all at once; then, one by one, what failed episodes call more than passing ones."""
     names = [spec.name for spec in evidence.tools]
-    used = {call.tool for call in evidence.calls}
+    used = {call.tool for call in evidence.calls} & set(names)
     idle = [name for name in names if name not in used]
     if idle and used:
         why = f"{', '.join(idle)}: not called in {len(evidence.played)} episodes"
         yield _hidden(idle, why, ())
-    if len(used & set(names)) < 2:
+    if len(used) < 2:
         return  # an agent without tools is another agent
     ranked = sorted((name for name in names if name in used), key=lambda name: -_excess(evidence, name))
     for name in [name for name in ranked if _can_go(evidence, name)][:MOST]:

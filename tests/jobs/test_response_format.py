@@ -137,9 +137,9 @@ async def _single() -> Any:
         ({"type": "json_schema", "json_schema": {"name": "a"}}, "expected `schema`"),
         ({"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "shema": {}}}, "got the key 'shema'"),
         ({"type": "json_schema", "json_schema": {"schema": {"type": 3}}}, "no JSON Schema"),
-        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "http://127.0.0.1/s"}}}, "inside it only"),
-        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "file:///etc/passwd"}}}, "inside it only"),
-        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "#/nowhere"}}}, "inside it only"),
+        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "http://127.0.0.1/s"}}}, "leads nowhere"),
+        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "file:///etc/passwd"}}}, "leads nowhere"),
+        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "#/nowhere"}}}, "leads nowhere"),
         ({"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}, "without end"),
     ],
 )

@@ -155,11 +155,13 @@ class FaultyServer:
         self.connections += 1
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._open.add(task)
-        task.add_done_callback(self._gone)
-        self._changed.set()
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        self._open.discard(task)
+        def gone(task: asyncio.Task[None]) -> None:
+            writer.transport.abort()  # here, because a task that is cancelled before its first step runs no `finally`
+            self._open.discard(task)
+            self._changed.set()
+
+        task.add_done_callback(gone)
         self._changed.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -172,8 +174,6 @@ class FaultyServer:
                 await self._until_gone(behave(request, writer), reader)
         except (ConnectionError, asyncio.IncompleteReadError):
             """One side has had enough."""
-        finally:
-            writer.transport.abort()
 
     async def _until_gone(self, behaving: Awaitable[None], reader: asyncio.StreamReader) -> None:
         """Give up when the client leaves, so that `n_open` tells what clients hold."""

@@ -33,8 +33,8 @@ from agentrft.protocols import EpisodeRecord, Grader
 from agentrft.runtime.inprocess import run_job
 from agentrft.stats import Interval, cluster_bootstrap, wilson
 from agentrft.store import SqlStore, open_store
-from harness.arms import say
 from harness.result import machine, table, warn_when_busy
+from harness.study import say
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hackable" / "job.yaml"
 ARMS = {"unwatched": {"probes": False, "monitor": False}, "watched": {"probes": False, "monitor": True}}

@@ -32,8 +32,8 @@ from agentrft.store import open_store
 from agentrft.train import sft
 from agentrft.train.evaluate import EvalPlan, evaluate
 from agentrft.train.log import RunLog
-from harness.arms import say
 from harness.result import machine, table, warn_when_busy
+from harness.study import say
 
 MIN_READABLE = 0.90
 MIN_REWARD = 0.20

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import warnings
@@ -186,6 +187,27 @@ def completion() -> Callable[..., Answer]:
         return Answer(body={"choices": [{**choice, "finish_reason": finish_reason}], "usage": usage})
 
     return make
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """command_line("jobs", "list"): `agentrft jobs list` in this process; (exit code, stdout, stderr)."""
+    from agentrft.cli import main
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["agentrft", *args])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

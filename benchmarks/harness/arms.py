@@ -12,10 +12,8 @@ The controls start from what the rft arm of the same task and seed left behind, 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from agentrft import build
@@ -30,73 +28,24 @@ from agentrft.store import SqlStore
 from agentrft.train import rft, sft
 from agentrft.train.checkpoint import Checkpoint, Checkpoints
 from agentrft.train.evaluate import EvalPlan, evaluate
-from agentrft.train.log import EvaluationDone, Notice, Progress, RunLog, StepDone
-from agentrft.types import Item
+from agentrft.train.log import Progress, RunLog
+from harness.note import Note
 from harness.strategies import count, fewest_calls
+from harness.study import ALL_EPISODES, Study, as_lists, figures, from_lists, gains, say
 
 ARMS = ("rft", "lr0", "permuted", "more_sft")
 SFT_CHECKPOINTS = 6
 """Of the longer supervised training, evenly spaced; the best on validation is measured."""
-_ALL_EPISODES = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """One task and seed: what is trained and what it is measured on."""
-
-    task: str
-    spec: JobSpec
-    base_dir: Path
-    splits: Sequence[str]
-    n_items: int
-    samples: int
-    validation_items: int
-
-    def plan(self) -> LadderPlan:
-        """The climb of the rft arm."""
-        return LadderPlan(
-            task=self.task,
-            spec=self.spec,
-            base_dir=self.base_dir,
-            splits=self.splits,
-            n_items=self.n_items,
-            samples=self.samples,
-            validation_items=self.validation_items,
-        )
-
-    def items(self, split: str) -> list[Item]:
-        """The items of a split that this study uses."""
-        most = self.validation_items if split == "validation" else self.n_items
-        return items_of(self.spec, self.base_dir, split)[:most]
-
-    @property
-    def pass_threshold(self) -> float:
-        """The grade from which on an episode is solved."""
-        return build.pass_threshold_of(self.spec)
-
-
-def say(progress: Progress) -> None:
-    """One line for a step, an evaluation or a notice."""
-    match progress:
-        case StepDone(step=step, steps=steps, metrics=metrics):
-            shown = {name: metrics[name] for name in ("reward_mean", "calls_mean", "signal_frac") if name in metrics}
-            print(f"    step {step}/{steps} " + " ".join(f"{k}={v:.3f}" for k, v in shown.items()), flush=True)
-        case EvaluationDone(split=split, stage=stage, reward=reward):
-            print(f"    {stage} on {split}: {reward.mean:.3f} [{reward.low:.3f}, {reward.high:.3f}]", flush=True)
-        case Notice(message=message):
-            print(f"    {message}", flush=True)
-        case _:
-            pass
 
 
 async def run_rft(study: Study, store: SqlStore) -> dict[str, Any]:
     """Climb the ladder (goes on where an interrupted climb was) and count strategies."""
-    result = await climb(study.plan(), store, open_watch=lambda title, steps: _Saying(title))
+    result = await climb(_climb_of(study), store, open_watch=lambda title, steps: _Saying(title))
     document = result.to_json()
     return {
         "stages": document["stages"],
         "gain_over_sft": document["rft_gain_by_split"],
-        "gain_over_base": _gains(_measured(result, "base"), _measured(result, "rft")),
+        "gain_over_base": gains(_measured(result, "base"), _measured(result, "rft")),
         "train_s": {stage.name: stage.train_s for stage in result.stages},
         "wall_s": document["wall_s"],
         "jobs": document["jobs"],
@@ -108,55 +57,65 @@ async def run_rft(study: Study, store: SqlStore) -> dict[str, Any]:
             "rft": _strategies(study, store, result.jobs["rft"].id, "rft"),
             "rft_training_by_step": _strategies_by_step(study, store, result.jobs["rft"].id),
         },
-        "measured": {stage.name: _as_lists(stage.measured) for stage in result.stages},
+        "measured": {stage.name: as_lists(stage.measured) for stage in result.stages},
     }
 
 
+def _climb_of(study: Study) -> LadderPlan:
+    return LadderPlan(
+        task=study.task,
+        spec=study.spec,
+        base_dir=study.base_dir,
+        splits=study.splits,
+        n_items=study.n_items,
+        samples=study.samples,
+        validation_items=study.validation_items,
+    )
+
+
 async def run_control(
-    study: Study, arm: str, store: SqlStore, rft_run: Mapping[str, Any], job_note: Path
+    study: Study, arm: str, store: SqlStore, rft_run: Mapping[str, Any], note: Note
 ) -> dict[str, Any]:
     """One control arm, measured beside the warm-up of the rft arm that it belongs to.
 
-    `job_note` keeps the id of the job while it runs, so that an interrupted arm goes on with it.
+    `note` keeps the id of the job while it runs, so that an interrupted arm goes on with it.
     """
     is_sft = arm == "more_sft"
     spec = _control_spec(study.spec, arm)
-    job = _control_job(study, spec, store, rft_run, job_note, is_sft=is_sft)
-    started = time.monotonic()
+    job = _control_job(study, spec, store, rft_run, note, is_sft=is_sft)
     weights = find_weights(job.model, base_dir=study.base_dir)
     async with build.open_job(spec, study.base_dir, weights, training=True) as live:
         log = RunLog(store, job.id, watch=say)
-        if is_sft:
-            best = await _longer_sft(study, live, job, log, rft_run["train_s"])
-        else:
-            best = await _reinforce(study, live, job, log, permute=arm == "permuted")
-        train_s = time.monotonic() - started
+        with note.timed("train_s"):
+            if is_sft:
+                best = await _longer_sft(study, live, job, log, rft_run["train_s"])
+            else:
+                best = await _reinforce(study, live, job, log, permute=arm == "permuted")
         await live.engine.learner.load_weights(best.path)
         measured = {}
         for split in study.splits:
             evaluation = await evaluate(_eval_plan(study, job, split, arm), live.agent, live.graded(), log)
             measured[split] = Measured.of(evaluation, best_step=best.step)
-    before = {split: Measured(**fields) for split, fields in rft_run["measured"]["sft"].items()}
     return {
-        "stages": {"sft": rft_run["stages"]["sft"], arm: {"splits": _figures(measured), "step": best.step}},
-        "gain_over_sft": _gains(before, measured),
-        "train_s": {arm: train_s},
+        "stages": {"sft": rft_run["stages"]["sft"], arm: {"splits": figures(measured), "step": best.step}},
+        "gain_over_sft": gains(from_lists(rft_run["measured"]["sft"]), measured),
+        "train_s": {arm: note.known["train_s"]},
         "jobs": {arm: job.id},
         "strategies": {arm: _strategies(study, store, job.id, arm)},
-        "measured": {arm: _as_lists(measured)},
+        "measured": {arm: as_lists(measured)},
     }
 
 
 def _control_job(
-    study: Study, spec: JobSpec, store: SqlStore, rft_run: Mapping[str, Any], job_note: Path, *, is_sft: bool
+    study: Study, spec: JobSpec, store: SqlStore, rft_run: Mapping[str, Any], note: Note, *, is_sft: bool
 ) -> StoredJob:
-    """The arm's job: the one that `job_note` names where it was interrupted, else a new one, noted there."""
-    if job_note.exists():
-        return stored_job(store, job_note.read_text())
+    """The arm's job: the one that `note` names where it was interrupted, else a new one, noted there."""
+    if "job" in note.known:
+        return stored_job(store, note.known["job"])
     kind = "supervised" if is_sft else "reinforcement"
     start_from = None if is_sft else store.get_job(rft_run["jobs"]["sft"])["fine_tuned_model"]
     job = create_job(store, spec, study.base_dir, kind=kind, start_from=start_from)
-    job_note.write_text(job.id)
+    note.keep(job=job.id)
     return job
 
 
@@ -248,32 +207,9 @@ def _measured(result: LadderResult, stage: str) -> Mapping[str, Measured]:
     return next(one.measured for one in result.stages if one.name == stage)
 
 
-def _gains(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> dict[str, Any]:
-    return {split: one.gain_over(before[split]).to_json() for split, one in after.items() if split in before}
-
-
-def _figures(measured: Mapping[str, Measured]) -> dict[str, Any]:
-    figures = {split: one.figures() for split, one in measured.items()}
-    return {
-        split: {
-            "reward": one.reward.to_json(),
-            "success": one.success.to_json(),
-            "calls": one.calls.to_json(),
-            "parse_rate": one.parse_rate.to_json(),
-        }
-        for split, one in figures.items()
-    }
-
-
-def _as_lists(measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """Every episode's numbers, so that any later comparison can pair them."""
-    names = Measured.__dataclass_fields__
-    return {split: {name: getattr(one, name) for name in names} for split, one in measured.items()}
-
-
 def _strategies(study: Study, store: SqlStore, job_id: str, stage: str) -> dict[str, dict[str, int]]:
     """Counts by split for one measured stage."""
-    records = [r for r in store.list_episodes(job_id, limit=_ALL_EPISODES) if r.stage == stage and r.phase == "test"]
+    records = [r for r in store.list_episodes(job_id, limit=ALL_EPISODES) if r.stage == stage and r.phase == "test"]
     return {
         split: _count(study, [r for r in records if r.extra.get("split") == split], split) for split in study.splits
     }
@@ -281,7 +217,7 @@ def _strategies(study: Study, store: SqlStore, job_id: str, stage: str) -> dict[
 
 def _strategies_by_step(study: Study, store: SqlStore, job_id: str) -> dict[str, dict[str, int]]:
     """Counts over the training episodes of each step: when a strategy first appeared, if it did."""
-    records = [r for r in store.list_episodes(job_id, limit=_ALL_EPISODES) if r.phase == "train"]
+    records = [r for r in store.list_episodes(job_id, limit=ALL_EPISODES) if r.phase == "train"]
     steps = sorted({r.episode.step for r in records})
     return {str(step): _count(study, [r for r in records if r.episode.step == step], "train") for step in steps}
 

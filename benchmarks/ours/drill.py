@@ -23,8 +23,8 @@ from agentrft.jobs.service import create_job
 from agentrft.store import open_store
 from agentrft.train import sft
 from agentrft.train.log import RunLog
-from harness.arms import say
 from harness.lookup import ANSWER, TOOL, found, messages_for, pairs
+from harness.study import say
 
 DEMONSTRATIONS = 256
 SEED = 1_000_000

@@ -31,9 +31,9 @@ def grade(sample: dict, item: dict) -> float:
 
 def _quality(answer: str, item: dict, shown: list[dict]) -> float:
     of_service = [line for line in shown if line["service"] == item["service"]]
-    right = {"key": item["key"], "value": item["answer"]}
+    right = [item["key"], item["answer"]]
     # `cat` shows no file name; the generator gives every environment its own value, so the value tells the file.
-    found = any(right.items() <= line.items() and line["file"] in (None, item["file"]) for line in of_service)
+    found = any([line["key"], line["value"]] == right and line["file"] in (None, item["file"]) for line in of_service)
     if found:
         return 1.0 if answer == item["answer"] else 0.2
     return 0.05 if of_service else 0.0

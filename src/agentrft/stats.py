@@ -139,6 +139,44 @@ def paired_cluster_bootstrap(
     return _bootstrap(differences_I, _kept_clusters(clusters, kept, len(pairs)), n_episodes, seed, n_boot)
 
 
+def student(values: Sequence[float]) -> Interval:
+    """The mean of independent results of one item, with Student's interval: episodes that go on from one state.
+
+    It says nothing of other items. Raises ValueError when there is no value or one is not finite.
+    Source: Student 1908, Biometrika 6.
+    """
+    if not len(values):
+        raise ValueError("an interval needs at least one result, got none")
+    return _of_one_item(_mean(values), _squared_error(values), len(values) - 1, len(values))
+
+
+def welch(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """Mean of `after` less mean of `before`, independent results of one item, with Welch's interval.
+
+    The standard error is √(s₁²/n₁ + s₂²/n₂); the degrees of freedom are those of the smaller side, because with
+    Satterthwaite's 8 rewards of 0 and 1 a side claim a difference in 7.6 % of the cases where there is none. A side
+    whose results are all alike adds no width, so with very few results a difference looks surer than it is: 4 a side
+    are the fewest where two such sides are told apart by a permutation test (p = 2/70). Raises ValueError when a side
+    has no value, or one is not finite.
+    Source: Welch 1938, Biometrika 29.
+    """
+    if not len(before) or not len(after):
+        raise ValueError(f"a difference needs results on both sides, got {len(before)} and {len(after)}")
+    squared_error = _squared_error(before) + _squared_error(after)
+    dof = min(len(before), len(after)) - 1
+    return _of_one_item(_mean(after) - _mean(before), squared_error, dof, len(before) + len(after))
+
+
+def _squared_error(values: Sequence[float]) -> float:
+    """Of their mean; 0 for a single value, which says nothing of the spread."""
+    return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
+
+
+def _of_one_item(mean: float, squared_error: float, dof: int, n: int) -> Interval:
+    half = _t_quantile(0.5 + CONFIDENCE / 2, dof) * math.sqrt(squared_error) if dof else math.inf
+    return Interval(mean=mean, low=mean - half, high=mean + half, n_items=1, n_episodes=n)
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """The unbiased chance that at least one of k episodes succeeds, from c successes in n episodes of one item.
 

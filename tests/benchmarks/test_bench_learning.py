@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.arms import permuted
+from harness.grid import file_of, fresh_task
 from harness.strategies import count, fewest_calls, first_call
 
 from agentrft.credit import METHODS, GroupView, StepView
@@ -115,8 +116,8 @@ def finished(arm: str, gain: float) -> dict:
 
 def test_runs_are_merged_and_set_beside_their_controls(tmp_path: Path, learning: object) -> None:
     for arm, gain in (("permuted", 0.01), ("rft", 0.5)):
-        learning.file_of(tmp_path, "filenav", 0, arm).write_text(json.dumps(finished(arm, gain)))
-    runs = learning.merged(tmp_path)
+        file_of(tmp_path, "filenav", 0, arm).write_text(json.dumps(finished(arm, gain)))
+    runs = learning.GRID.merged(tmp_path)
     assert [one["arm"] for one in runs] == ["rft", "permuted"]
     assert learning.cases_of(runs) == [
         {
@@ -133,10 +134,10 @@ def test_runs_are_merged_and_set_beside_their_controls(tmp_path: Path, learning:
     assert rows[1][-1] == "3/200"
 
 
-def test_fresh_task_keeps_training_rows_and_makes_new_held_out_ones(tmp_path: Path, learning: object) -> None:
-    job = learning.fresh_task("units", tmp_path, 1)
+def test_fresh_task_keeps_training_rows_and_makes_new_held_out_ones(tmp_path: Path) -> None:
+    job = fresh_task("units", tmp_path, 1)
     example = BENCHMARKS.parent / "examples" / "units" / "data"
     for name in ("train", "validation", "demonstrations"):
         assert (job.parent / "data" / f"{name}.jsonl").read_bytes() == (example / f"{name}.jsonl").read_bytes()
     assert (job.parent / "data" / "test.jsonl").read_bytes() != (example / "test.jsonl").read_bytes()
-    assert learning.fresh_task("units", tmp_path, 1) == job
+    assert fresh_task("units", tmp_path, 1) == job

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.data.rows import read_items
 from agentrft.graders import parse_grader
 from agentrft.jobs.audit import asks_model, begins_with
@@ -28,20 +26,13 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Cli) -> Cli:
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
 
     def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agentrft", "audit", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        assert "\x1b" not in captured.out
-        return code, captured.out, captured.err
+        code, out, err = command_line("audit", *args)
+        assert "\x1b" not in out
+        return code, out, err
 
     return run
 

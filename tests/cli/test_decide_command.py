@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.jobs.bundle import bundle_hash
 from agentrft.jobs.load import load_job
 from agentrft.jobs.service import create_job, stored_job
@@ -25,20 +24,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Run) -> Run:
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
 
-    def command(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agentrft", "decide", *args])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as end:
-            captured = capsys.readouterr()
-            return int(end.code or 0), captured.out, captured.err
-        raise AssertionError("it always ends with an exit code")
-
-    return command
+    return partial(command_line, "decide")
 
 
 @pytest.mark.parametrize(("pairs", "verdict"), [(240, "dpo"), (3, "collect")])

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.jobs.service import stored_job
 from agentrft.runtime.diagnosed import latest_diagnosis
 from agentrft.store import open_store
@@ -53,19 +52,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["agentrft", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return command
+def run(home: Path, command_line: Callable[..., tuple[int, str, str]]) -> Run:
+    return lambda *args: Result(*command_line(*args))
 
 
 @pytest.fixture

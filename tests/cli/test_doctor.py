@@ -5,8 +5,9 @@ import pytest
 
 from agentrft.cli import main
 from agentrft.runtime.machine import disk_fact, sandbox_facts
+from agentrft.sandbox.choice import Choice
 from agentrft.sandbox.layers import LAYERS, Report
-from agentrft.sandbox.process import jail_report
+from agentrft.sandbox.start import measured
 
 
 def run_doctor(monkeypatch: pytest.MonkeyPatch, home: Path) -> int:
@@ -30,20 +31,30 @@ def test_the_doctor_says_what_the_machine_has(
     assert "dtype auto" in text or "pip install 'agentrft[torch]'" in text
     assert all(len(line) <= 80 for line in text.splitlines())
     as_one_line = " ".join(text.split())
-    assert ("python graders jailed" in as_one_line) == (jail_report().refusal is None)
-    for layer in jail_report().enforced:
+    assert ("python graders jailed" in as_one_line) == (measured("jail").refusal is None)
+    for layer in measured("jail").enforced:
         assert LAYERS[layer] in as_one_line
 
 
 def test_a_machine_without_a_jail_gets_the_reason_and_the_next_step() -> None:
     layers = ("seccomp", "no_new_privs", "capabilities", "limits")
     report = Report(isolation="jail", enforced=layers, missing={"landlock": "not in this kernel", "user": "denied"})
-    verdict, enforced, missing = sandbox_facts(report)
+    nothing = Choice(isolation=None, lacking=(f"no jail: {report.refusal}", "no Monty: it is not installed"))
+    verdict, enforced, missing = sandbox_facts(nothing, report)
     assert verdict.state == "warn"
-    assert verdict.value.startswith("refused: this machine does not enforce enough layers: no Landlock (not in this")
+    assert verdict.value.startswith("refused: no jail: this machine does not enforce enough layers: no Landlock (not")
+    assert verdict.value.endswith("no Monty: it is not installed")
     assert "`isolation: process`" in verdict.advice
     assert enforced.value == "system-call filter, no new privileges, no capabilities, resource limits"
     assert missing.value == "Landlock (not in this kernel); user namespace (denied)"
+
+
+def test_a_machine_with_monty_instead_of_a_jail_says_both() -> None:
+    report = Report(isolation="jail", missing={"seccomp": "not in this kernel"})
+    verdict = sandbox_facts(Choice(isolation="monty", lacking=(f"no jail: {report.refusal}",)), report)[0]
+    assert (verdict.name, verdict.state) == ("python graders", "warn")
+    assert verdict.value.startswith("in Monty 1.")
+    assert "graders that need more are refused; no jail: this machine does not enforce enough layers" in verdict.value
 
 
 def test_a_disk_that_is_full_or_read_only_is_said_with_what_to_do() -> None:

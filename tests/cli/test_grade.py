@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.cli.grade import Graded, agreement
 from agentrft.data.samples import gradable
 from agentrft.types import Grade
@@ -29,7 +28,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Cli) -> Cli:
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
     (tmp_path / "grader.yaml").write_text(GRADER)
     rows = [{"item": {"answer": "42"}, "model_sample": text} for text in ("42", "4", "")]
@@ -37,18 +36,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agentrft", "grade", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(command_line, "grade")
 
 
 def test_a_table_of_grades_with_their_parts(cli: Cli) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 import uvicorn
 
-from agentrft.cli import main
 from agentrft.cli.desk import SERVER
 from agentrft.jobs.service import job_folder
 from agentrft.jobs.spec import JobSpec
@@ -112,20 +110,13 @@ def url(store: SqlStore) -> Iterator[str]:
 
 
 @pytest.fixture
-def here(store: SqlStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def here(store: SqlStore, command_line: Cli) -> Cli:
     """here("list"): `agentrft jobs list` in this process; (exit code, stdout, stderr)."""
 
     def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agentrft", "jobs", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        assert "\x1b" not in captured.out + captured.err
-        return code, captured.out, captured.err
+        code, out, err = command_line("jobs", *args)
+        assert "\x1b" not in out + err
+        return code, out, err
 
     return run
 

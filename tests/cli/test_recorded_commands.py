@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.data.preferences import read_preferences, read_rated
 from agentrft.data.rows import read_demonstrations
 from agentrft.protocols import EpisodeRecord
@@ -49,7 +47,7 @@ def record(item: str, member: int, at: str, answer: str, reward: float) -> Episo
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., tuple[int, str, str]]) -> Cli:
     """A job whose training rows describe a tool, with ten items: one good and two bad episodes of each."""
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -78,15 +76,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     store.close()
 
     def run(*args: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["agentrft", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
+        code, out, err = command_line(*args)
+        return code, out + err
 
     return run
 

@@ -61,16 +61,17 @@ CREDIT = {
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., tuple[int, str, str]]
 ) -> Callable[..., tuple[int, str]]:
     monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path))
     store = open_store()
     store.create_job(
-        {"id": JOB, "status": "queued", "kind": "reinforcement", "model": "m", "spec": {}, "base_dir": "/"}
+        {"id": JOB, "status": "queued", "kind": "reinforcement", "model": "m", "spec": {"model": "m"}, "base_dir": "/"}
     )
     store.add_event(JOB, f"careful {HOSTILE}", level="warn")
     store.add_metrics(JOB, 1, {"reward_mean": 0.25, "valid_reward_mean": 0.5, "success_rate": float("nan")})
-    store.add_checkpoint(JOB, 1, "/somewhere/step-00000001", {})
+    (tmp_path / "step-00000001").mkdir()
+    store.add_checkpoint(JOB, 1, str(tmp_path / "step-00000001"), {})
     records = [
         EpisodeRecord(
             job_id=JOB,
@@ -94,16 +95,9 @@ def cli(
     store.close()
 
     def run(*args: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["agentrft", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        assert "\x1b" not in captured.out + captured.err
-        return code, captured.out + captured.err
+        code, out, err = command_line(*args)
+        assert "\x1b" not in out + err
+        return code, out + err
 
     return run
 
@@ -119,7 +113,7 @@ def test_jobs_are_listed_within_80_columns(cli: Callable[..., tuple[int, str]]) 
 def test_a_job_is_shown_by_the_beginning_of_its_id(cli: Callable[..., tuple[int, str]]) -> None:
     code, text = cli("jobs", "show", "aaaa")
     assert code == 0
-    for word in ("0.250", "0.500", "/somewhere/step-00000001", "careful", "[red]boo[/red]", episode("one").id[:15]):
+    for word in ("0.250", "0.500", "/step-00000001", "careful", "[red]boo[/red]", episode("one").id[:15]):
         assert word in text
 
 

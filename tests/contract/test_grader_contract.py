@@ -65,6 +65,9 @@ KINDS = {
     },
 }
 
+EVERY = {**KINDS, "python in Monty": {**_PYTHON, "isolation": "monty"}}
+"""The types, and another sandbox of the same type."""
+
 _ODD = [
     *("", " ", "\x00", "\ud800", "\ufffd", "a\u0301", "\u202e", "😀", "{{item.answer}}"),
     *("NaN", "1e999", "-0.0", "null", "True"),
@@ -125,7 +128,7 @@ def build(serve, answer, completion) -> Callable[[str], Grader]:
     url = serve(respond).url
 
     def build_one(kind: str) -> Grader:
-        document = json.loads(json.dumps(KINDS[kind]).replace("SERVER", url))
+        document = json.loads(json.dumps(EVERY[kind]).replace("SERVER", url))
         return build_grader(document, Path(), open_judge=open_judge)
 
     return build_one
@@ -135,7 +138,7 @@ def test_every_type_has_a_document():
     assert set(KINDS) == set(GRADERS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_any_sample_gives_a_grade_and_never_raises(kind, build):
     grader = build(kind)
     with asyncio.Runner() as runner:
@@ -149,7 +152,7 @@ def test_any_sample_gives_a_grade_and_never_raises(kind, build):
         runner.run(grader.close())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 async def test_many_at_once_are_graded_as_one_by_one(kind, build):
     grader = build(kind)
     samples = [Sample(output_text=f'{{"score": {k / 20}, "text": "{"yes" if k % 2 else "no"}"}}') for k in range(20)]
@@ -163,7 +166,7 @@ async def test_many_at_once_are_graded_as_one_by_one(kind, build):
     await grader.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 async def test_closing_may_be_repeated_and_come_first(kind, build):
     grader = build(kind)
     await grader.close()

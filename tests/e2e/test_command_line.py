@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.jobs.load import load_job
 from agentrft.jobs.service import create_job
 from agentrft.store import open_store
@@ -35,21 +34,10 @@ class Result:
 
 
 @pytest.fixture
-def cli(own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(own_home: Path, command_line: Callable[..., tuple[int, str, str]]) -> Cli:
     """cli("jobs", "list"): runs the command in this process, in a home of its own."""
 
-    def run(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["agentrft", *args])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return lambda *args: Result(*command_line(*args))
 
 
 def newest_job() -> dict[str, object]:

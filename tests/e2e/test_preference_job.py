@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agentrft.cli import main
 from agentrft.store import open_store
 
 MakeJob = Callable[..., Path]
@@ -26,20 +24,13 @@ def _one_thread():
 
 
 @pytest.fixture
-def cli(own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def cli(own_home: Path, command_line: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """cli("jobs", "list"): what the command printed; it must end well."""
 
     def run(*args: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["agentrft", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        assert code == 0, captured.out + captured.err
-        return captured.out + captured.err
+        code, out, err = command_line(*args)
+        assert code == 0, out + err
+        return out + err
 
     return run
 

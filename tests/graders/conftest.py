@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentrft.types import Item, Message, Sample, StopReason, ToolCall
+
+sys.path.insert(0, str(Path(__file__).parent))  # for judge_documents.py
 
 
 @pytest.fixture(scope="session")

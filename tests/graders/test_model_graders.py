@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from judge_documents import LABEL, SCORE
 
 from agentrft.engines.openai_chat import Retries, open_judge
 from agentrft.errors import EngineFault
@@ -17,22 +18,6 @@ from agentrft.types import Episode, GradeError, Message, StopReason, TokenUsage,
 
 QUICK = Retries(most=1, first_wait_s=0.001)
 USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 64}}
-SCORE = {
-    "type": "score_model",
-    "name": "clear",
-    "model": "judge-1",
-    "input": [
-        {"role": "system", "content": "Is the answer clear? Reference: {{item.answer}}"},
-        {"role": "user", "content": "{{sample.output_text}}"},
-    ],
-}
-LABEL = {
-    **SCORE,
-    "type": "label_model",
-    "name": "polite",
-    "labels": ["rude", "plain", "kind"],
-    "passing_labels": ["plain", "kind"],
-}
 
 
 def form(result) -> str:

@@ -5,27 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from judge_documents import LABEL, SCORE
 
 from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
 from agentrft.graders import build_grader, item_paths, parse_grader
-
-SCORE = {
-    "type": "score_model",
-    "name": "clear",
-    "model": "judge-1",
-    "input": [
-        {"role": "system", "content": "Is the answer clear? Reference: {{item.answer}}"},
-        {"role": "user", "content": "{{sample.output_text}}"},
-    ],
-}
-LABEL = {
-    **SCORE,
-    "type": "label_model",
-    "name": "polite",
-    "labels": ["rude", "plain", "kind"],
-    "passing_labels": ["plain", "kind"],
-}
 
 
 def test_documents_round_trip_and_name_their_references():

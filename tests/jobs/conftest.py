@@ -1,13 +1,19 @@
-"""A job folder whose every part is right, so that each test can break one; the model is a tokenizer without weights."""
+"""A job folder whose every part is right, so that each test can break one, and jobs of create bodies; no model runs."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from agentrft.errors import UserError
+from agentrft.jobs.create_body import ApiJob, BodyRules, job_from_body
+
+sys.path.insert(0, str(Path(__file__).parent))  # for create_bodies.py
 
 TOOLS = 'def look(word: str) -> str:\n    """Say what WORD means."""\n    return word\n'
 GRADER = "def grade(sample, item):\n    return float(sample['output_text'] == item['meaning'])\n"
@@ -78,6 +84,30 @@ def make_job(tmp_path: Path, model_folder: Path) -> Callable[..., Path]:
         return tmp_path / "job.yaml"
 
     return make
+
+
+@pytest.fixture
+def job_of(tmp_path: Path) -> Callable[..., ApiJob]:
+    """job_of(body, **rules): the job of a body whose files have 12 rows; `file-few` has 7."""
+
+    def files(file_id: str, param: str) -> str:
+        rows = {"file-few": 7, "file-none": 0}.get(file_id, 12)
+        if file_id == "file-unknown":
+            raise UserError(f"no file {file_id}", param=param, code="not_found")
+        (tmp_path / f"{file_id}.jsonl").write_text('{"messages": []}\n' * rows)
+        return f"{file_id}.jsonl"
+
+    def build(body: dict[str, Any], **rules: Any) -> ApiJob:
+        return job_from_body(
+            json.loads(json.dumps(body)),
+            base_dir=tmp_path,
+            files=files,
+            resolve_model=lambda name: {"o4-mini": "smollm2-135m-instruct"}.get(name, name),
+            rules=BodyRules(**rules),
+            draw_seed=lambda: 77,
+        )
+
+    return build
 
 
 def item(split: str, n: int) -> dict[str, Any]:

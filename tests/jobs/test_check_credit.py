@@ -28,11 +28,13 @@ def with_training(training: dict, **reinforcement) -> dict:
         ("grader.py:rule", "credit_not_found", "has no rule"),
         ({"type": "turn_returns", "rewards": "mine.py:useful"}, "credit_not_found", "no file"),
         ({"type": "turn_returns", "rewards": "grader.py:grade"}, "invalid_credit", "40 episodes, 2 of each item"),
+        ({"type": "tree", "at": [2, 99]}, "invalid_credit", "branches before turn 99, which no episode reaches"),
     ],
 )
 def test_credit_that_cannot_be_used_is_named(make_job: MakeJob, credit, code: str, said: str) -> None:
     [problem] = problems(make_job({"training.credit": credit}))
-    assert (problem.code, problem.param) == (code, "training.credit")
+    assert problem.code == code
+    assert str(problem.param).startswith("training.credit")
     assert said in problem.message
 
 
@@ -41,6 +43,7 @@ def test_credit_that_cannot_be_used_is_named(make_job: MakeJob, credit, code: st
     [
         {"training.credit": {"type": "turn_returns", "rewards": "grader.py:grade", "force": True}},
         {"training.credit": "grader.py:grade"},
+        {"training.credit": {"type": "tree", "at": [2, 3]}},
         {"training.credit": "step_groups", "training.penalties": {"tools": {"each": {"look": 0.1}}}},
     ],
 )
@@ -63,7 +66,7 @@ def test_a_price_on_a_tool_that_is_not_bound_could_never_be_charged(make_job: Ma
 @pytest.mark.parametrize(
     ("training", "said"),
     [
-        ({"credit": "tree"}, "credit `tree` needs episodes that branch"),
+        ({"credit": {"type": "tree", "trees": 8}}, "has 8 trees in groups of 8, which leaves none to branch"),
         ({"credit": {"type": "information_gain", "reference": "a"}}, "needs the log-prob of the reference answer"),
         ({"credit": "step_grups"}, "expected one of `group_mean`, `leave_one_out`"),
         ({"credit": {"type": "group_mean", "omega": 1}}, "unknown key `omega`"),

@@ -92,7 +92,9 @@ def test_rows_may_call_the_tools_they_list_where_the_job_binds_none(make_job: Ma
     text = rows([USER, CALL, RESULT, REPLY], tools=[LOOK])
     assert supervised(make_job, text, **{"agent.tools": tools}).problems == []
     (problem,) = supervised(make_job, rows([USER, CALL, RESULT, REPLY]), **{"agent.tools": tools}).problems
-    assert "'look', which the job does not bind" in problem.message
+    assert "calls 'look', and neither the row nor the job names any tools; expected" in problem.message
+    assert "Add `tools` to the row, as OpenAI's format has them, or bind them in `agent.tools`" in problem.message
+    assert (problem.param, problem.code) == ("data.demonstrations", "unknown_tool")
 
 
 def test_where_the_job_binds_tools_no_others_may_be_called(make_job: MakeJob) -> None:

@@ -3,75 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from create_bodies import GRADER, SCHEMA, TOOL, JobOf, body, refused, rft
 
-from agentrft.errors import UserError
-from agentrft.jobs.create_body import ApiJob, BodyRules, count_rows, job_from_body
+from agentrft.jobs.create_body import count_rows
 from agentrft.jobs.spec import JobSpec
-
-Make = Callable[..., ApiJob]
-
-GRADER = {
-    "type": "string_check",
-    "name": "exact",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.answer}}",
-    "operation": "eq",
-}
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}, "strict": True}}
-TOOL = {"name": "search", "server_url": "https://tools.example/search", "headers": {"Authorization": "Bearer s3cret"}}
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """make(body, **rules): the job of a body whose files have 12 rows; `file-few` has 7."""
-
-    def files(file_id: str, param: str) -> str:
-        rows = {"file-few": 7, "file-none": 0}.get(file_id, 12)
-        if file_id == "file-unknown":
-            raise UserError(f"no file {file_id}", param=param, code="not_found")
-        (tmp_path / f"{file_id}.jsonl").write_text('{"messages": []}\n' * rows)
-        return f"{file_id}.jsonl"
-
-    def build(body: dict[str, Any], **rules: Any) -> ApiJob:
-        return job_from_body(
-            json.loads(json.dumps(body)),
-            base_dir=tmp_path,
-            files=files,
-            resolve_model=lambda name: {"o4-mini": "smollm2-135m-instruct"}.get(name, name),
-            rules=BodyRules(**rules),
-            draw_seed=lambda: 77,
-        )
-
-    return build
-
-
-def body(**changes: Any) -> dict[str, Any]:
-    whole = {"model": "o4-mini", "training_file": "file-a", **changes}
-    return {name: value for name, value in whole.items() if value != "absent"}
-
-
-def rft(section: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    reinforcement = {"grader": GRADER, **(section or {})}
-    method = {"type": "reinforcement", "reinforcement": reinforcement}
-    return body(**{"validation_file": "file-b", "method": method, **changes})
-
-
-def refused(make: Make, given: dict[str, Any], **rules: Any) -> UserError:
-    with pytest.raises(UserError) as caught:
-        make(given, **rules)
-    return caught.value
-
 
 # ------------------------------------------------------------------------------------------------------ what is taken
 
 
-def test_the_smallest_body_is_a_supervised_job(make: Make) -> None:
-    job = make(body())
+def test_the_smallest_body_is_a_supervised_job(job_of: JobOf) -> None:
+    job = job_of(body())
     assert job.spec.model == "smollm2-135m-instruct"
     assert job.spec.method.type == "supervised"
     assert job.spec.data.demonstrations == "file-a.jsonl"
@@ -96,15 +41,15 @@ def test_the_smallest_body_is_a_supervised_job(make: Make) -> None:
     }
 
 
-def test_null_is_the_same_as_absent(make: Make) -> None:
+def test_null_is_the_same_as_absent(job_of: JobOf) -> None:
     nulls = dict.fromkeys(
         ("validation_file", "suffix", "seed", "metadata", "integrations", "hyperparameters", "method")
     )
-    assert make(body(**nulls)) == make(body())
+    assert job_of(body(**nulls)) == job_of(body())
 
 
-def test_everything_of_a_supervised_body(make: Make) -> None:
-    job = make(
+def test_everything_of_a_supervised_body(job_of: JobOf) -> None:
+    job = job_of(
         body(
             validation_file="file-b",
             suffix="My-Model_1.0",
@@ -122,30 +67,30 @@ def test_everything_of_a_supervised_body(make: Make) -> None:
     assert job.request["metadata"] == job.spec.metadata
 
 
-def test_the_old_hyperparameters_are_the_supervised_ones(make: Make) -> None:
-    job = make(body(hyperparameters={"n_epochs": 4}))
+def test_the_old_hyperparameters_are_the_supervised_ones(job_of: JobOf) -> None:
+    job = job_of(body(hyperparameters={"n_epochs": 4}))
     assert job.spec.method.supervised.hyperparameters.n_epochs == 4
     assert job.request["method"]["supervised"]["hyperparameters"]["n_epochs"] == 4
 
 
 @pytest.mark.parametrize("section", ["absent", None, {}, {"hyperparameters": None}])
-def test_a_method_without_its_section_has_the_defaults(make: Make, section: Any) -> None:
+def test_a_method_without_its_section_has_the_defaults(job_of: JobOf, section: Any) -> None:
     method: dict[str, Any] = {"type": "dpo"} | ({} if section == "absent" else {"dpo": section})
-    job = make(body(method=method, validation_file="file-b"))
+    job = job_of(body(method=method, validation_file="file-b"))
     assert job.spec.data.preferences == "file-a.jsonl"
     assert job.spec.data.preferences_validation == "file-b.jsonl"
     assert job.request["method"]["dpo"]["hyperparameters"]["beta"] == "auto"
 
 
-def test_dpo_takes_beta_and_our_losses(make: Make) -> None:
-    job = make(body(method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.4}, "patience": 2}}))
+def test_dpo_takes_beta_and_our_losses(job_of: JobOf) -> None:
+    job = job_of(body(method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.4}, "patience": 2}}))
     assert job.spec.method.dpo.loss.beta == 0.4
     assert job.spec.method.dpo.patience == 2
     simpo = {"loss": {"type": "simpo", "margin": 0.5}}
-    assert make(body(method={"type": "dpo", "dpo": simpo})).spec.method.dpo.loss.type == "simpo"
+    assert job_of(body(method={"type": "dpo", "dpo": simpo})).spec.method.dpo.loss.type == "simpo"
 
 
-def test_an_agent_job_with_everything(make: Make) -> None:
+def test_an_agent_job_with_everything(job_of: JobOf) -> None:
     section = {
         "tools": [TOOL],
         "max_episode_steps": 10,
@@ -157,7 +102,7 @@ def test_an_agent_job_with_everything(make: Make) -> None:
         "audit": False,
         "data": {"test": "file-t", "splits": {"hard": "file-h"}},
     }
-    job = make(rft(section))
+    job = job_of(rft(section))
     spec = job.spec
     assert spec.data.path_of("train") == "file-a.jsonl"
     assert spec.data.path_of("validation") == "file-b.jsonl"
@@ -179,31 +124,31 @@ def test_an_agent_job_with_everything(make: Make) -> None:
     assert shown["training"] == section["training"]
 
 
-def test_the_parts_of_agent_rft_are_there_when_not_given(make: Make) -> None:
-    shown = make(rft()).request["method"]["reinforcement"]
+def test_the_parts_of_agent_rft_are_there_when_not_given(job_of: JobOf) -> None:
+    shown = job_of(rft()).request["method"]["reinforcement"]
     assert (shown["tools"], shown["max_episode_steps"], shown["response_format"]) == ([], None, None)
 
 
-def test_an_endpoint_grader_with_its_limits(make: Make) -> None:
+def test_an_endpoint_grader_with_its_limits(job_of: JobOf) -> None:
     endpoint = {"type": "endpoint", "url": "https://g.example/grade", "rate_limit": 5, "pass_threshold": 8}
-    job = make(rft({"grader": {**endpoint, "headers": {"X-Key": "hush-hush"}}}))
+    job = job_of(rft({"grader": {**endpoint, "headers": {"X-Key": "hush-hush"}}}))
     grader = job.spec.method.reinforcement.grader  # type: ignore[union-attr]
     assert (grader.type, grader.pass_threshold) == ("endpoint", 8)
     shown = job.request["method"]["reinforcement"]["grader"]
     assert shown == {"name": "endpoint", **endpoint, "headers": {"X-Key": "**********"}}
 
 
-def test_a_multi_grader_is_a_dict_of_graders(make: Make) -> None:
+def test_a_multi_grader_is_a_dict_of_graders(job_of: JobOf) -> None:
     multi = {"type": "multi", "name": "both", "graders": {"exact": GRADER}, "calculate_output": "exact"}
-    assert make(rft({"grader": multi})).request["method"]["reinforcement"]["grader"] == multi
+    assert job_of(rft({"grader": multi})).request["method"]["reinforcement"]["grader"] == multi
 
 
-def test_the_document_can_be_stored_and_read_again(make: Make) -> None:
-    spec = make(rft({"tools": [{**TOOL, "headers": {}}], "response_format": SCHEMA})).spec
+def test_the_document_can_be_stored_and_read_again(job_of: JobOf) -> None:
+    spec = job_of(rft({"tools": [{**TOOL, "headers": {}}], "response_format": SCHEMA})).spec
     assert JobSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec
 
 
-def test_no_secret_is_in_what_is_shown(make: Make) -> None:
+def test_no_secret_is_in_what_is_shown(job_of: JobOf) -> None:
     secrets = [f"canary-{n}-b7f1" for n in range(6)]
     section = {
         "tools": [
@@ -221,25 +166,25 @@ def test_no_secret_is_in_what_is_shown(make: Make) -> None:
         },
         "audit": {"grader": {"type": "endpoint", "url": "https://g.example", "headers": {"K": secrets[4]}}},
     }
-    job = make(rft(section))
+    job = job_of(rft(section))
     shown = json.dumps(job.request) + str(job) + repr(job.spec) + json.dumps(job.spec.model_dump(mode="json"))
     assert [secret for secret in secrets if secret in shown] == []
     assert shown.count("**********") >= 10
 
 
-def test_a_few_rows_are_refused_in_openais_words(make: Make) -> None:
-    error = refused(make, body(training_file="file-few"))
+def test_a_few_rows_are_refused_in_openais_words(job_of: JobOf) -> None:
+    error = refused(job_of, body(training_file="file-few"))
     assert error.message.startswith("Training file has 7 example(s), but must have at least 10 examples")
     assert (error.param, error.code) == ("training_file", "invalid_n_examples")
-    error = refused(make, rft(validation_file="file-none"))
+    error = refused(job_of, rft(validation_file="file-none"))
     assert error.message.startswith("Validation file has 0 example(s)")
     assert error.param == "validation_file"
-    assert make(body(training_file="file-few"), min_examples=7).spec.data.demonstrations == "file-few.jsonl"
+    assert job_of(body(training_file="file-few"), min_examples=7).spec.data.demonstrations == "file-few.jsonl"
 
 
-def test_code_that_can_do_without_output_json_is_taken(make: Make) -> None:
+def test_code_that_can_do_without_output_json_is_taken(job_of: JobOf) -> None:
     source = "def grade(sample, item):\n    return float(sample.get('output_json') == item['answer'])"
-    job = make(rft({"grader": {"type": "python", "name": "p", "source": source}}))
+    job = job_of(rft({"grader": {"type": "python", "name": "p", "source": source}}))
     assert job.spec.method.reinforcement is not None
     assert job.spec.method.reinforcement.response_format is False
 

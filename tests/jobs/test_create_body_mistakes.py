@@ -2,69 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from agentrft.errors import UserError
-from agentrft.jobs.create_body import ApiJob, BodyRules, job_from_body
-
-Make = Callable[..., ApiJob]
-
-GRADER = {
-    "type": "string_check",
-    "name": "exact",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.answer}}",
-    "operation": "eq",
-}
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}, "strict": True}}
-TOOL = {"name": "search", "server_url": "https://tools.example/search", "headers": {"Authorization": "Bearer s3cret"}}
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """make(body, **rules): the job of a body whose files have 12 rows; `file-few` has 7."""
-
-    def files(file_id: str, param: str) -> str:
-        rows = {"file-few": 7, "file-none": 0}.get(file_id, 12)
-        if file_id == "file-unknown":
-            raise UserError(f"no file {file_id}", param=param, code="not_found")
-        (tmp_path / f"{file_id}.jsonl").write_text('{"messages": []}\n' * rows)
-        return f"{file_id}.jsonl"
-
-    def build(body: dict[str, Any], **rules: Any) -> ApiJob:
-        return job_from_body(
-            json.loads(json.dumps(body)),
-            base_dir=tmp_path,
-            files=files,
-            resolve_model=lambda name: {"o4-mini": "smollm2-135m-instruct"}.get(name, name),
-            rules=BodyRules(**rules),
-            draw_seed=lambda: 77,
-        )
-
-    return build
-
-
-def body(**changes: Any) -> dict[str, Any]:
-    whole = {"model": "o4-mini", "training_file": "file-a", **changes}
-    return {name: value for name, value in whole.items() if value != "absent"}
-
-
-def rft(section: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    reinforcement = {"grader": GRADER, **(section or {})}
-    method = {"type": "reinforcement", "reinforcement": reinforcement}
-    return body(**{"validation_file": "file-b", "method": method, **changes})
-
-
-def refused(make: Make, given: dict[str, Any], **rules: Any) -> UserError:
-    with pytest.raises(UserError) as caught:
-        make(given, **rules)
-    return caught.value
-
+from create_bodies import GRADER, JobOf, body, refused, rft
 
 WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     # what, body, param, words
@@ -192,7 +134,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "a schema from elsewhere",
         rft({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "https://x.example/s"}}}}),
         "method.reinforcement.response_format",
-        "inside it only",
+        "leads nowhere",
     ),
     (
         "output_json without a format",
@@ -224,13 +166,13 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("given", "param", "words"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_a_mistake_is_named_by_its_place_in_the_body(make: Make, given: Any, param: str, words: str) -> None:
-    error = refused(make, given)
+def test_a_mistake_is_named_by_its_place_in_the_body(job_of: JobOf, given: Any, param: str, words: str) -> None:
+    error = refused(job_of, given)
     assert (error.param or "").startswith(param)
     assert words in error.message
     assert "s3cret" not in error.message
 
 
-def test_messages_do_not_say_where_the_server_keeps_things(make: Make, tmp_path: Path) -> None:
+def test_messages_do_not_say_where_the_server_keeps_things(job_of: JobOf, tmp_path: Path) -> None:
     for _, given, _, _ in WRONG:
-        assert str(tmp_path) not in refused(make, given).message
+        assert str(tmp_path) not in refused(job_of, given).message

@@ -25,6 +25,7 @@ from agentrft.jobs.models import Weights
 from agentrft.jobs.spec import JobSpec
 from agentrft.ladder.optimise import Task
 from agentrft.ladder.whole_plan import WholePlan
+from agentrft.ladder.whole_result import WholeResult
 from agentrft.protocols import BackwardReport, Chunk, GenerateRequest, OptimReport
 from agentrft.types import Row
 
@@ -272,3 +273,20 @@ def make_model(folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 8192}))
     (folder / "model.safetensors").write_bytes(b"")
     return folder
+
+
+def names(result: WholeResult) -> list[str]:
+    """Of the rungs, in order."""
+    return [rung.name for rung in result.rungs]
+
+
+def commands(result: WholeResult) -> list[str]:
+    """What to type next."""
+    return [step.command for step in result.next_steps()]
+
+
+def timeless(value: Any) -> Any:
+    """The document without the times that no run repeats."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in ("wall_s", "created_at", "hours", "pace")}
+    return [timeless(part) for part in value] if isinstance(value, list) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +15,16 @@ from agentrft.jobs.rows import items_of
 from agentrft.jobs.service import stored_job
 from agentrft.ladder.rungs import ruling
 from agentrft.ladder.whole import climb_whole
-from agentrft.ladder.whole_result import WholeResult
 from agentrft.report.html import page
-from agentrft.store import SqlStore, open_store
+from agentrft.store import SqlStore
 
 FICKLE = {"type": "python", "name": "fickle", "source_file": "grader.py"}
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[SqlStore]:
-    one = open_store()
-    yield one
-    one.close()
-
-
-def names(result: WholeResult) -> list[str]:
-    return [rung.name for rung in result.rungs]
-
-
-def commands(result: WholeResult) -> list[str]:
-    return [step.command for step in result.next_steps()]
-
-
-def timeless(value: Any) -> Any:
-    """The document without the times that no run repeats."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in ("wall_s", "created_at", "hours", "pace")}
-    return [timeless(part) for part in value] if isinstance(value, list) else value
 
 
 async def test_what_can_be_learnt_is_reinforced_and_measured(lab: Any, tmp_path: Path, store: SqlStore) -> None:
     world, plan = (world := lab.Lab(tmp_path)), world.plan()
     result = await climb_whole(plan, store, load=world.load())
-    assert names(result) == ["base", "reinforcement"]
+    assert lab.names(result) == ["base", "reinforcement"]
     document = result.to_json()
     base, trained = document["rungs"]
     assert (base["decision"]["verdict"], base["decision"]["rule"]) == ("reinforcement", "11")
@@ -65,7 +35,7 @@ async def test_what_can_be_learnt_is_reinforced_and_measured(lab: Any, tmp_path:
     assert document["budget"] == {"episodes": 1000, "spent": 160}
     assert document["episodes"]["train reinforcement"] >= 2 * 16 + 2 * 6
     assert (document["recommended"], result.exit_code) == ("reinforcement", 0)
-    assert commands(result) == [f"agentrft chat {trained['model']} --job job.yaml"]
+    assert lab.commands(result) == [f"agentrft chat {trained['model']} --job job.yaml"]
     assert store.get_job(result.job.id)["climb"]["report"] == document
     assert store.get_job(result.job.id)["status"] == "succeeded"
     assert json.loads((result.folder / "report.json").read_text()) == document
@@ -102,9 +72,9 @@ async def test_it_stops_where_the_first_decision_says_so(
 ) -> None:
     world = lab.Lab(tmp_path, skill=skill)
     result = await climb_whole(world.plan(**settings), store, load=world.load())
-    assert (names(result), result.ending, result.exit_code) == (["base"], verdict, code)
+    assert (lab.names(result), result.ending, result.exit_code) == (["base"], verdict, code)
     assert not any(training for _, training in world.loads)
-    assert commands(result) == ([command] if command else [])
+    assert lab.commands(result) == ([command] if command else [])
     assert result.headline() in page(result.report(store))
 
 
@@ -113,7 +83,7 @@ async def test_edits_first_and_then_weights(lab: Any, tmp_path: Path, store: Sql
     plan = world.plan()
     before = plan.task.path.read_bytes()
     result = await climb_whole(plan, store, load=world.load())
-    assert names(result) == ["base", "optimised", "reinforcement"]
+    assert lab.names(result) == ["base", "optimised", "reinforcement"]
     base, optimised, trained = result.to_json()["rungs"]
     assert base["decision"]["rule"] == "4a"
     assert (optimised["over"], trained["over"]) == ("base", "optimised")
@@ -127,7 +97,7 @@ async def test_edits_first_and_then_weights(lab: Any, tmp_path: Path, store: Sql
     job = stored_job(store, trained["job"])
     assert "ISO date" in (job.spec.agent.tool_docs["orders"].parameters["day"])
     assert spec.agent.tool_docs == job.spec.agent.tool_docs
-    apply, chat = commands(result)
+    apply, chat = lab.commands(result)
     assert apply == f"agentrft apply {optimised['job']}"
     assert chat.endswith(f"--job {trained['job']}")
 
@@ -135,7 +105,7 @@ async def test_edits_first_and_then_weights(lab: Any, tmp_path: Path, store: Sql
 async def test_failures_of_form_are_imitated_away(lab: Any, tmp_path: Path, store: SqlStore) -> None:
     world = lab.Lab(tmp_path, policy=lab.by_form, skill=0.3)
     result = await climb_whole(world.plan(n_demos=60), store, load=world.load())
-    assert names(result)[:2] == ["base", "supervised"]
+    assert lab.names(result)[:2] == ["base", "supervised"]
     base, trained, *_ = result.to_json()["rungs"]
     assert ruling(base["decision"], searched=True) == ("supervised", "8")
     assert trained["gain"]["test"]["low"] > 0
@@ -149,7 +119,7 @@ async def test_what_lowers_the_reward_is_left(lab: Any, tmp_path: Path, store: S
     world = lab.Lab(tmp_path, skill=0.5, gains=gains)
     result = await climb_whole(world.plan(), store, load=world.load())
     # The best checkpoint on validation is that of step 0, which is as good: nothing is lower for certain.
-    assert names(result) == ["base", "reinforcement"]
+    assert lab.names(result) == ["base", "reinforcement"]
     assert (result.recommended.name, result.exit_code) == ("base", 3)  # type: ignore[union-attr]
     assert result.headline() == "No rung is reliably better than orders as it is"
     worse = lab.Lab(tmp_path, skill=0.7, gains={"supervised": -0.1, "reinforcement": 0.2, "dpo": 0.0})
@@ -163,7 +133,7 @@ async def test_methods_are_compared_from_the_same_episodes(lab: Any, tmp_path: P
     world = lab.Lab(tmp_path)
     methods = ("rejection", "dpo", "reinforcement")
     result = await climb_whole(world.plan(methods=methods), store, load=world.load())
-    assert (names(result), result.ending) == (["base", *methods], "compared")
+    assert (lab.names(result), result.ending) == (["base", *methods], "compared")
     rungs = {rung["name"]: rung for rung in result.to_json()["rungs"]}
     assert {rungs[name]["over"] for name in methods} == {"base"}
     played = [e for e in store.list_episodes(rungs["reinforcement"]["job"], limit=1000) if e.phase == "train"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +11,19 @@ import pytest
 
 from agentrft.errors import EngineFault
 from agentrft.ladder.whole import climb_whole
-from agentrft.ladder.whole_result import WholeResult
 from agentrft.report.html import page
 from agentrft.store import SqlStore, open_store
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[SqlStore]:
-    one = open_store()
-    yield one
-    one.close()
-
-
-def names(result: WholeResult) -> list[str]:
-    return [rung.name for rung in result.rungs]
-
-
-def commands(result: WholeResult) -> list[str]:
-    return [step.command for step in result.next_steps()]
-
-
-def timeless(value: Any) -> Any:
-    """The document without the times that no run repeats."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in ("wall_s", "created_at", "hours", "pace")}
-    return [timeless(part) for part in value] if isinstance(value, list) else value
 
 
 async def test_the_budget_bounds_diagnoses_and_search(lab: Any, tmp_path: Path, store: SqlStore) -> None:
     world = lab.Lab(tmp_path)
     poor = await climb_whole(world.plan(episodes=39), store, load=world.load())
-    assert (names(poor), poor.ending, poor.exit_code) == (["base"], "budget", 4)
-    assert commands(poor) == ["agentrft climb job.yaml --episodes 78"]
+    assert (lab.names(poor), poor.ending, poor.exit_code) == (["base"], "budget", 4)
+    assert lab.commands(poor) == ["agentrft climb job.yaml --episodes 78"]
     short = await climb_whole(world.plan(episodes=70), store, load=world.load())
     # 17 items × 4 fit; after the training nothing is left to decide from
     assert short.to_json()["budget"] == {"episodes": 70, "spent": 68}
-    assert (names(short), short.ending) == (["base", "reinforcement"], "budget")
+    assert (lab.names(short), short.ending) == (["base", "reinforcement"], "budget")
     assert (short.rungs[-1].decision, short.exit_code) == (None, 0)
     fails = lab.Lab(tmp_path, policy=lab.by_format, skill=0.15)
     narrow = await climb_whole(fails.plan(episodes=250), store, load=fails.load())
@@ -80,11 +50,11 @@ async def test_interrupted_anywhere_it_ends_the_same(lab: Any, tmp_path: Path, h
             should_stop=lambda left=patience: None if next(left, None) is not None else "asked",
         )
         if result.stopped is None:
-            assert timeless(result.to_json()) == timeless(whole)
+            assert lab.timeless(result.to_json()) == lab.timeless(whole)
             break
-        reached.append(names(result)[-1:])
+        reached.append(lab.names(result)[-1:])
         assert store.get_job(result.job.id)["status"] == "paused"
-        assert commands(result) == ["agentrft climb job.yaml"]
+        assert lab.commands(result) == ["agentrft climb job.yaml"]
     else:
         pytest.fail("it never ended")
     store.close()
@@ -96,11 +66,11 @@ async def test_interrupted_anywhere_it_ends_the_same(lab: Any, tmp_path: Path, h
 async def test_time_ends_it_early_and_says_so(lab: Any, tmp_path: Path, store: SqlStore) -> None:
     world = lab.Lab(tmp_path)
     late = await climb_whole(world.plan(), store, load=world.load(), deadline_s=0.0)
-    assert (late.stopped, names(late), late.exit_code) == ("the time limit is reached", [], 0)
+    assert (late.stopped, lab.names(late), late.exit_code) == ("the time limit is reached", [], 0)
     assert late.headline() == "The climb of orders stopped before anything was measured"
     assert page(late.report(store))
     whole = await climb_whole(world.plan(), store, load=world.load())
-    assert names(whole) == ["base", "reinforcement"]
+    assert lab.names(whole) == ["base", "reinforcement"]
 
 
 async def test_a_fault_leaves_it_where_it_can_go_on(lab: Any, tmp_path: Path, store: SqlStore) -> None:

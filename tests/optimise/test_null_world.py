@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentrft.errors import StoreFault
-from agentrft.optimise import Edit, OptimisePlan, Played, Score, Split, optimise
+from agentrft.optimise import Edit, OptimisePlan, Played, Split, Tally, optimise
 from agentrft.optimise.edit import value_at
 from agentrft.types import Episode, Item, StopReason
 
@@ -57,7 +57,7 @@ class World:
             turns=(),
             stop_reason=StopReason.ANSWERED,
         )
-        return Played(episode=episode, score=Score(reward=reward))
+        return Played(episode=episode, tally=Tally(reward=reward))
 
 
 def edits(count: int) -> list[Edit]:

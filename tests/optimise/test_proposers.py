@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentrft.optimise import OptimisePlan, Played, Score
+from agentrft.optimise import OptimisePlan, Played, Tally
 from agentrft.optimise.propose import Evidence, propose
 from agentrft.optimise.propose.constraints import constraints
 from agentrft.optimise.propose.demos import demos
@@ -50,7 +50,7 @@ def played(item: str, calls: Sequence[Made], reward: float, *, answer: str = "do
         turns=(*turns, Turn(reply=reply)),
         stop_reason=StopReason.ANSWERED,
     )
-    return Played(episode=episode, score=Score(reward=reward))
+    return Played(episode=episode, tally=Tally(reward=reward))
 
 
 def evidence(episodes: Sequence[Played], *tools: ToolSpec, **document: Any) -> Evidence:

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from agentrft.jobs import control
+from agentrft.jobs.load import parse_job
+from agentrft.jobs.service import create_job
+from agentrft.net.last_words import end_of
+from agentrft.net.secrets import MASK
 from agentrft.runtime.lease import LEASE_S
 from agentrft.runtime.scheduler import STOP_GRACE_S, Scheduler
 from agentrft.store import SqlStore, open_store
@@ -124,6 +128,45 @@ def test_a_worker_that_raises_says_so_in_the_jobs_events(tmp_path: Path) -> None
     assert len(again) == 2
     assert "its worker ended with exit code 1. It last said:\nTraceback" in again[0]
     world.store.close()
+
+
+def test_what_a_worker_said_last_is_told_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTRFT_HOME", str(tmp_path))
+    monkeypatch.setenv("JUDGE_API_KEY", "canary-of-the-environment")
+    world = World(tmp_path)
+    said = (
+        "Bearer canary-of-the-job, {'X-Key': 'canary-of-the-job'}, canary-of-the-environment, "
+        "postgresql://me:canary-of-the-store@db/jobs, sk-canary-of-somebody-else, and then"
+    )
+
+    def script(process: Any) -> Iterator[None]:
+        world.store.heartbeat(process.worker.job_id, process.worker.token, LEASE_S, owner=process.owner)
+        yield
+        raise ZeroDivisionError(said)
+
+    world.machine = ScriptedMachine("host", script)
+    headers = {"Authorization": "Bearer canary-of-the-job"}
+    tool = {"type": "http", "name": "look", "server_url": "https://tools.example/look", "headers": headers}
+    document = {"model": "m", "data": {"train": "rows.jsonl"}, "agent": {"tools": [tool]}}
+    job = create_job(world.store, parse_job(document), tmp_path, extra={"runner": "server"}).id
+    world.boot(max_restarts=1)
+    world.go(20)
+    found = world.store.get_job(job)
+    assert (found["status"], found["error"]["code"]) == ("failed", "worker_crashed")
+    again = next(message for message in world.messages(job) if message.startswith("The job starts again"))
+    clean = f"{MASK}, {{'X-Key': '{MASK}'}}, {MASK}, postgresql://{MASK}@db/jobs, {MASK}, and then"
+    assert f"ZeroDivisionError: {clean}" in again
+    assert f"ZeroDivisionError: {clean}" in found["error"]["message"]
+    world.store.close()
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"ZeroDivisionError" in data for data in files)
+    assert not any(b"canary" in data for data in files)
+
+
+def test_a_word_that_is_cut_is_no_rest_of_a_secret() -> None:
+    log = b"key canary-of-the-job, then more"
+    assert end_of(log, is_cut=False) == "key canary-of-the-job, then more"
+    assert end_of(log[8:], is_cut=True) == "then more"
 
 
 def test_a_worker_that_hangs_loses_its_job_when_its_lease_has_run_out(world: World) -> None:

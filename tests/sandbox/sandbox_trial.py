@@ -1,7 +1,8 @@
 """The judge of the probes: what it puts up on the host, and whether a probe reached any of it.
 
 Run as a script it is the driver of a mode (see `sandbox_modes`): it goes into the mode, tries every probe and prints
-one JSON document: what confined the worker, how many were tried, what reached the host, what was not healthy after.
+one JSON document: why there is no jail, if there is none, and then of Monty: what confined the worker, how many were
+tried, what reached the host, what was not healthy after.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sandbox_modes
 from sandbox_probes import ABUSE, PROBES, Probe
 
 from agentrft.errors import SandboxFault
+from agentrft.sandbox.choice import choose
 from agentrft.sandbox.process import ForkServer, Outcome, Program
 
 HEALTH = (
@@ -169,12 +171,9 @@ async def _drive(mode: str) -> None:
     sandbox_modes.enter(mode)
     host, server = Host(), None  # the host's parts belong to the user of the mode, who could harm them
     try:
-        server = ForkServer(max_children=2, memory_bytes=500_000_000)
-        try:
-            report = await server.report()
-        except SandboxFault as fault:
-            print(json.dumps({"refused": str(fault)}))  # noqa: T201
-            return
+        choice = choose("auto")
+        server = ForkServer(isolation=choice.isolation or "jail", max_children=2, memory_bytes=500_000_000)
+        report = await server.report()
         through, unhealthy, probes = [], [], [*PROBES, *ABUSE]
         for probe in probes:
             if (how := await reached(server, host, probe)) is not None:
@@ -182,7 +181,7 @@ async def _drive(mode: str) -> None:
             if not await is_healthy(server):
                 unhealthy.append(probe.name)
         found = {"enforced": report.enforced, "tried": len(probes), "through": through, "unhealthy": unhealthy}
-        print(json.dumps(found))  # noqa: T201
+        print(json.dumps({"isolation": choice.isolation, "lacking": choice.lacking, **found}))  # noqa: T201
     finally:
         if server is not None:
             await server.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agentrft.errors import UserError
 from agentrft.graders import build_grader
 from agentrft.types import Grade, Item, Sample
 
@@ -76,8 +77,15 @@ ATTACKS = {
 }
 
 
-async def _grade(source: str, output: str) -> Grade:
-    grader = build_grader({"type": "python", "name": "reward", "source": source, "timeout_s": 0.5}, Path())
+NOT_IN_MONTY = {"pickle", "yaml", "long text to difflib", "a huge fraction", "nested brackets"}
+"""Attacks on modules that Monty does not have: such graders are refused there."""
+HARMLESS_IN_MONTY = {"pattern"}
+"""Its patterns take no exponential time: the answer is right."""
+
+
+async def _grade(source: str, output: str, isolation: str = "jail") -> Grade:
+    document = {"type": "python", "name": "reward", "source": source, "timeout_s": 0.5, "isolation": isolation}
+    grader = build_grader(document, Path())
     try:
         return await grader.grade(Sample(output_text=output), Item(id="a", messages=(), fields={"a": "Paris"}), "t")
     finally:
@@ -92,6 +100,19 @@ async def test_data_buys_no_grade_and_touches_nothing(name, tmp_path):
     assert not marker.exists()
     assert grade.value is None
     assert reason in (grade.reason or "")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_data_buys_no_grade_in_monty(name, tmp_path):
+    source, output, _ = ATTACKS[name]
+    marker = tmp_path / "marker"
+    if name in NOT_IN_MONTY:
+        with pytest.raises(UserError, match=r"no Monty: it cannot run this code, which needs module "):
+            await _grade(source, output, "monty")
+        return
+    grade = await _grade(source, output.replace("MARKER", str(marker)), "monty")
+    assert not marker.exists()
+    assert grade.value == (0.0 if name in HARMLESS_IN_MONTY else None)
 
 
 @pytest.mark.parametrize("name", ["dumps", "loads", "JSONEncoder", "JSONDecoder"])

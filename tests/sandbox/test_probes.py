@@ -1,7 +1,7 @@
-"""Hostile code against the jail: nothing of it may reach the host, and the next grade must be right.
+"""Hostile code against the jail and Monty: nothing of it may reach the host, and the next grade must be right.
 
 Judged from outside (see `sandbox_trial`). Where a plain process may safely show it, each probe is seen to work there:
-a probe that never works proves nothing.
+a probe that never works proves nothing. To Monty most of them are names that it does not know.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def jailed(runner, host):
 
 
 @pytest.fixture(scope="module")
+def in_monty(runner, host):
+    yield from _trial(runner, host, ForkServer(isolation="monty", max_children=2, memory_bytes=500_000_000))
+
+
+@pytest.fixture(scope="module")
 def unconfined(runner, host):
     yield from _trial(runner, host, ForkServer(isolation="process", max_children=2, memory_bytes=500_000_000))
 
@@ -69,6 +74,17 @@ def test_nothing_gets_out_of_the_jail(jailed, name):
 @pytest.mark.parametrize("name", [probe.name for probe in HEAVY])
 def test_heavy_abuse_stays_in_the_jail(jailed, name):
     assert jailed(name) == (None, True)
+
+
+@pytest.mark.parametrize("name", [probe.name for probe in [*PROBES, *ABUSE]])
+def test_nothing_gets_out_of_monty(in_monty, name):
+    assert in_monty(name) == (None, True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", [probe.name for probe in HEAVY])
+def test_heavy_abuse_stays_in_monty(in_monty, name):
+    assert in_monty(name) == (None, True)
 
 
 @pytest.mark.parametrize("name", [probe.name for probe in PROBES if probe.unconfined != "no"])
@@ -107,14 +123,16 @@ def _in_mode(mode: str) -> dict:
 def test_nothing_gets_out_in_any_mode(mode):
     found = _in_mode(mode)
     assert (found["through"], found["unhealthy"]) == ([], [])
-    assert found["tried"] == len(PROBES) + len(ABUSE)
+    assert (found["isolation"], found["tried"]) == ("jail", len(PROBES) + len(ABUSE))
     assert ("landlock" in found["enforced"]) == ("gvisor" not in mode)
     assert ("root" in found["enforced"]) == ("container" not in mode)
     assert {"seccomp", "no_new_privs", "capabilities", "limits"} <= set(found["enforced"])
 
 
 @pytest.mark.parametrize("mode", REFUSED)
-def test_too_few_layers_are_refused_with_the_reason(mode):
-    refused = _in_mode(mode if os.geteuid() == 0 else mode.replace("nobody", "user"))["refused"]
+def test_with_too_few_layers_it_is_monty_with_the_reason_and_nothing_gets_out(mode):
+    found = _in_mode(mode if os.geteuid() == 0 else mode.replace("nobody", "user"))
+    assert (found["isolation"], found["through"], found["unhealthy"]) == ("monty", [], [])
+    assert found["tried"] == len(PROBES) + len(ABUSE)
     reason = "no system-call filter" if "nofilter" in mode else "no Landlock (landlock_create_ruleset: Function not"
-    assert f"this machine does not enforce enough layers: {reason}" in refused
+    assert found["lacking"][0].startswith(f"no jail: this machine does not enforce enough layers: {reason}")

@@ -18,10 +18,13 @@ import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
 
+from agentrft.server.app import create_app
 from agentrft.server.config import ServerConfig
+from agentrft.server.engine import Engine
 from agentrft.server.run import config_of
 from agentrft.server.state import ServerState, open_state
 from agentrft.store import open_store
+from agentrft.testing.serving import ScriptedEngine, listening
 
 if importlib.util.find_spec("torch") is None:
     collect_ignore = ["test_real_engine.py"]
@@ -108,6 +111,43 @@ def shared(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
         server = _start(ServerConfig(concurrency=0), None)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
+    """A server's state with one base model, `tiny`, which operators also call `o4-mini`."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGENTRFT_HOME", str(home))
+        tiny = home / "models" / "tiny"
+        tiny.mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            (tiny / name).write_text("{}")
+        state = open_state(ServerConfig(aliases={"o4-mini": "tiny"}, concurrency=0), store=open_store(home))
+        yield state
+        state.close()
+
+
+@pytest.fixture(scope="module")
+def url(state: ServerState) -> Iterator[str]:
+    """Where a server with that state listens, without `/v1`."""
+    with listening(create_app(state)) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(url: str, state: ServerState) -> ScriptedEngine:
+    """What plays `tiny` in this test."""
+    engine = ScriptedEngine("Hi.")
+    state.engine = Engine(engine)
+    return engine
+
+
+@pytest.fixture
+def client(url: str, engine: ScriptedEngine) -> Iterator[OpenAI]:
+    """OpenAI's own client of that server."""
+    with OpenAI(base_url=f"{url}/v1", api_key="sk-none", max_retries=0) as client:
+        yield client
 
 
 def _make_home(folder: Path, patch: pytest.MonkeyPatch, empty_store: Path) -> Path:

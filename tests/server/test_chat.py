@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,8 @@ from pydantic import BaseModel
 
 from agentrft.errors import EngineFault, UserError
 from agentrft.runtime.serving.wire import ChatRequest, Started
-from agentrft.server.app import create_app
 from agentrft.server.chat_wire import ChatBody
-from agentrft.server.config import ServerConfig
-from agentrft.server.engine import Engine
-from agentrft.server.state import ServerState, open_state
-from agentrft.store import open_store
-from agentrft.testing.serving import ScriptedEngine, call_reply, listening
+from agentrft.testing.serving import ScriptedEngine, call_reply
 
 ROOT = Path(__file__).parents[2]
 KEY = {"Authorization": "Bearer sk-none"}
@@ -38,40 +32,6 @@ WEATHER: Any = {
         "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
-    """A server's state with one base model, `tiny`, which operators also call `o4-mini`."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGENTRFT_HOME", str(home))
-        tiny = home / "models" / "tiny"
-        tiny.mkdir(parents=True)
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            (tiny / name).write_text("{}")
-        state = open_state(ServerConfig(aliases={"o4-mini": "tiny"}, concurrency=0), store=open_store(home))
-        yield state
-        state.close()
-
-
-@pytest.fixture(scope="module")
-def url(state: ServerState) -> Iterator[str]:
-    with listening(create_app(state)) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{url}/v1", api_key="sk-none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def engine(url: str, state: ServerState) -> ScriptedEngine:
-    engine = ScriptedEngine("Hi.")
-    state.engine = Engine(engine)
-    return engine
 
 
 def test_an_answer_has_every_field_that_the_sdk_knows(client: OpenAI, engine: ScriptedEngine) -> None:

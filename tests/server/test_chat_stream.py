@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,43 +15,11 @@ from pydantic import BaseModel
 
 from agentrft.errors import EngineFault, UserError
 from agentrft.runtime.serving.wire import ChatRequest, Started, TextDelta
-from agentrft.server.app import create_app
-from agentrft.server.config import ServerConfig
-from agentrft.server.engine import Engine
-from agentrft.server.state import open_state
-from agentrft.store import open_store
-from agentrft.testing.serving import ScriptedEngine, call_reply, listening, text_reply
+from agentrft.testing.serving import ScriptedEngine, call_reply, text_reply
 
 KEY = {"Authorization": "Bearer sk-none"}
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-
-
-@pytest.fixture(scope="module")
-def engine() -> ScriptedEngine:
-    return ScriptedEngine("Hi.")
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, engine: ScriptedEngine) -> Iterator[str]:
-    home: Path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGENTRFT_HOME", str(home))
-        tiny = home / "models" / "tiny"
-        tiny.mkdir(parents=True)
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            (tiny / name).write_text("{}")
-        state = open_state(ServerConfig(concurrency=0), store=open_store(home))
-        with listening(create_app(state)) as url:
-            state.engine = Engine(engine)
-            yield url
-        state.close()
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{url}/v1", api_key="sk-none", max_retries=0) as client:
-        yield client
 
 
 def lines_of(url: str, **asked: Any) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,8 @@ from pydantic import BaseModel
 
 from agentrft.errors import EngineFault, UserError
 from agentrft.runtime.serving.wire import Started, TextDelta
-from agentrft.server.app import create_app
-from agentrft.server.config import ServerConfig
-from agentrft.server.engine import Engine
 from agentrft.server.responses_wire import ResponseBody
-from agentrft.server.state import open_state
-from agentrft.store import open_store
-from agentrft.testing.serving import ScriptedEngine, call_reply, listening
+from agentrft.testing.serving import ScriptedEngine, call_reply
 
 ROOT = Path(__file__).parents[2]
 KEY = {"Authorization": "Bearer sk-none"}
@@ -35,34 +29,6 @@ WEATHER: Any = {
     "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
     "strict": False,
 }
-
-
-@pytest.fixture(scope="module")
-def engine() -> ScriptedEngine:
-    return ScriptedEngine("Hi.")
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, engine: ScriptedEngine) -> Iterator[str]:
-    home: Path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGENTRFT_HOME", str(home))
-        tiny = home / "models" / "tiny"
-        tiny.mkdir(parents=True)
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            (tiny / name).write_text("{}")
-        state = open_state(ServerConfig(concurrency=0), store=open_store(home))
-        with listening(create_app(state)) as url:
-            state.engine = Engine(engine)
-            yield url
-        state.close()
-
-
-@pytest.fixture
-def client(url: str, engine: ScriptedEngine) -> Iterator[OpenAI]:
-    engine.requests.clear()
-    with OpenAI(base_url=f"{url}/v1", api_key="sk-none", max_retries=0) as client:
-        yield client
 
 
 def test_an_answer_has_every_field_that_the_sdk_knows(client: OpenAI, engine: ScriptedEngine) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from agentrft.tools import JobTools, PythonBinding, ToolLimits, open_toolset
+
+sys.path.insert(0, str(Path(__file__).parent))  # for process_calls.py
 
 OpenTools = Callable[..., Awaitable[JobTools]]
 

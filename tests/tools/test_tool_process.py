@@ -9,37 +9,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from process_calls import OpenTools, ask, bind, item
 
 from agentrft.errors import ToolFault
-from agentrft.tools import JobTools, PythonBinding, ToolLimits, open_toolset
+from agentrft.tools import PythonBinding, ToolLimits, open_toolset
 from agentrft.tools.process import Forker
 from agentrft.tools.python_files import PythonFiles
 from agentrft.tools.python_tool import load_python_source
-from agentrft.tools.toolset import EpisodeTools
-from agentrft.types import Item, ToolCall
-
-OpenTools = Callable[..., Awaitable[JobTools]]
-
-
-def bind(name: str) -> PythonBinding:
-    return PythonBinding(type="python", target=f"tools.py:{name}")
-
-
-def item(**fields: object) -> Item:
-    return Item(id="row-1", messages=(), fields=fields)
-
-
-def call(name: str, **arguments: object) -> ToolCall:
-    return ToolCall(id="call_1_0", name=name, arguments=json.dumps(arguments))
-
-
-async def ask(session: EpisodeTools, name: str, **arguments: object) -> str:
-    result = await session.call(call(name, **arguments))
-    return result.output
 
 
 def lives(pid: int) -> bool:

@@ -5,35 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from process_calls import OpenTools, ask, bind, call, item
 
 from agentrft.errors import ToolFault, UserError
-from agentrft.tools import JobTools, PythonBinding, ToolLimits
-from agentrft.tools.toolset import EpisodeTools
-from agentrft.types import Item, ToolCall, ToolResult
-
-OpenTools = Callable[..., Awaitable[JobTools]]
-
-
-def bind(name: str) -> PythonBinding:
-    return PythonBinding(type="python", target=f"tools.py:{name}")
-
-
-def item(**fields: object) -> Item:
-    return Item(id="row-1", messages=(), fields=fields)
-
-
-def call(name: str, **arguments: object) -> ToolCall:
-    return ToolCall(id="call_1_0", name=name, arguments=json.dumps(arguments))
-
-
-async def ask(session: EpisodeTools, name: str, **arguments: object) -> str:
-    result = await session.call(call(name, **arguments))
-    return result.output
+from agentrft.net.secrets import MASK
+from agentrft.tools import PythonBinding, ToolLimits
+from agentrft.types import ToolResult
 
 
 async def test_prints_do_not_reach_the_protocol(wild: Path, open_tools: OpenTools) -> None:
@@ -43,6 +24,20 @@ async def test_prints_do_not_reach_the_protocol(wild: Path, open_tools: OpenTool
         await ask(session, "end", how="exit")
     assert str(caught.value).endswith("on my way")
     assert len(str(caught.value)) < 800
+    await session.close()
+
+
+async def test_what_it_printed_last_is_told_without_keys(
+    wild: Path, open_tools: OpenTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_API_KEY", "canary-of-the-environment")
+    body = '    print("with", os.environ["SHOP_API_KEY"], flush=True)\n    os._exit(3)\n'
+    (wild / "more.py").write_text(f"import os\n\n\ndef leak() -> str:\n{body}")
+    binding = PythonBinding(type="python", target="more.py:leak")
+    session = await (await open_tools(wild, binding)).open(item(), "trace_1")
+    with pytest.raises(ToolFault) as caught:
+        await ask(session, "leak")
+    assert str(caught.value).endswith(f"it last printed: with {MASK}")
     await session.close()
 
 

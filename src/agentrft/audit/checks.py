@@ -188,7 +188,7 @@ async def padding(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLin
 
 
 async def granularity(ground: Ground, grading: Grading, plan: AuditPlan) -> AuditLine:
-    """How many different grades the audit saw; two or fewer teach little. Runs last: it reads the tally."""
+    """How many different grades the audit saw; two or fewer teach little. Runs last: it reads the count."""
     n = len(grading.values)
     line = AuditLine(name="granularity", tries="distinct grades in this audit", verdict="safe", detail=f"{n} distinct")
     if n > 2:

@@ -18,7 +18,7 @@ _GROUP = 16
 
 
 class Grading:
-    """A grader with a tally. Nothing else in the audit calls the grader."""
+    """A grader, with a count of what it gave. Nothing else in the audit calls the grader."""
 
     def __init__(self, grader: Grader) -> None:
         self._grader = grader
@@ -38,7 +38,7 @@ class Grading:
             raise
         except Exception as error:  # a grader by someone else: its failure is a finding, not a crash of the audit
             return Grade(value=None, reason=f"the grader raised {type(error).__name__}: {error}")
-        return self._tallied(grade)
+        return self._counted(grade)
 
     async def grade_all(self, cases: Sequence[tuple[Sample, Item]]) -> list[Grade]:
         """Grades of many, several at once, in the order of `cases`; those of one item together where that is cheaper.
@@ -68,9 +68,9 @@ class Grading:
         except Exception:  # as above; one by one, each has its own
             return await together(self.grade(sample, item) for sample, item in cases)
         self.n_grades += len(cases)
-        return [self._tallied(grade) for grade in grades]
+        return [self._counted(grade) for grade in grades]
 
-    def _tallied(self, grade: Grade) -> Grade:
+    def _counted(self, grade: Grade) -> Grade:
         if grade.value is None:
             return grade
         if not math.isfinite(grade.value):

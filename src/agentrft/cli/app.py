@@ -26,6 +26,7 @@ from agentrft.cli import (
     keys,
     optimise,
     pairs,
+    probe,
     quickstart,
     run,
     serve,
@@ -63,6 +64,7 @@ app.add_typer(jobs.app, name="jobs")
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("show")(show.show)
+app.command("probe")(probe.probe)
 app.command("chat")(chat.chat)
 app.command("doctor")(doctor.doctor)
 

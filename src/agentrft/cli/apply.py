@@ -94,12 +94,11 @@ def _wanted(hunk: dict[str, Any]) -> bool:
 
 def _write(path: Path, text: str, files: list[tuple[str, str]]) -> None:
     from agentrft.errors import UserError
+    from agentrft.writing import write_whole
 
     for name, contents in files:
         target = path.parent / name
         if target.exists() and target.read_text(encoding="utf-8") != contents:
             raise UserError(f"{target} is there already, with other contents; move it away first")
         target.write_text(contents, encoding="utf-8")
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from agentrft.cli.console import err, note, out
+from agentrft.cli.console import cannot_write, err, note, out
 from agentrft.cli.jobref import read_job
 from agentrft.cli.progress import Display
 
@@ -157,18 +157,13 @@ def _played(store: SqlStore, baseline: str, items: Sequence[Item]) -> list[Hones
 
 
 def _print(document: dict[str, Any], name: str, as_json: bool, html: Path | None) -> None:
-    from agentrft.errors import UserError
     from agentrft.report.audit import audit_problems, audit_summary, audit_table, write_audit_page
 
     if html is not None:
         try:
             note(f"report: {write_audit_page(document, name, html)}")
         except OSError as error:
-            raise UserError(
-                f"--html {html} cannot be written: {error.strerror}; expected a path in a folder of yours. Next: name "
-                "another one",
-                param="html",
-            ) from None
+            raise cannot_write("html", html, error) from None
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return

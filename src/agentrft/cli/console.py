@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from agentrft.errors import UserError
 from agentrft.report.text import printable
 
 
@@ -44,3 +46,12 @@ def print_error(message: str, *, param: str | None = None) -> None:
     if param and param not in message:
         text.append(f"\n  in: {param}", style="dim")
     err().print(text, soft_wrap=True)
+
+
+def cannot_write(option: str, path: Path, error: OSError) -> UserError:
+    """The user's mistake that a file was named (`--json`) which the disk refuses."""
+    return UserError(
+        f"--{option} {path} cannot be written: {error.strerror}; expected a path in a folder of yours. Next: name "
+        "another one",
+        param=option,
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agentrft.cli.console import err, note, out, warn
+from agentrft.cli.console import cannot_write, err, note, out, warn
 from agentrft.cli.interrupt import INTERRUPTED, Interrupt, interruptible
 from agentrft.cli.jobref import is_job_id, read_job
 from agentrft.cli.option_group import takes
@@ -200,7 +200,6 @@ def _tell(store: SqlStore, outcome: Outcome, json_file: Path | None, html: Path 
 
 def _write_pages(store: SqlStore, job: StoredJob, document: dict[str, Any], html: Path | None) -> Path:
     """The page in the job's folder, and where the user wants it; returns the latter, or the former."""
-    from agentrft.errors import UserError
     from agentrft.report.diagnose import episode_ids
     from agentrft.report.diagnose_page import write_diagnosis_page
     from agentrft.runtime.diagnosed import PAGE
@@ -212,21 +211,11 @@ def _write_pages(store: SqlStore, job: StoredJob, document: dict[str, Any], html
     try:
         return write_diagnosis_page(document, records, html)
     except OSError as error:
-        raise UserError(
-            f"--html {html} cannot be written: {error.strerror}; expected a path in a folder of yours. Next: name "
-            "another one",
-            param="html",
-        ) from None
+        raise cannot_write("html", html, error) from None
 
 
 def _write(path: Path, text: str) -> None:
-    from agentrft.errors import UserError
-
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"--json {path} cannot be written: {error.strerror}; expected a path in a folder of yours. Next: name "
-            "another one",
-            param="json",
-        ) from None
+        raise cannot_write("json", path, error) from None

@@ -26,6 +26,8 @@ def show(
         store.close()
     place = f"{record.stage} on {record.extra.get('split', record.phase)}, step {record.episode.step}"
     title = f"{record.episode.id}\n{place}, item {record.episode.item_id}, member {record.episode.member}"
+    if origin := record.extra.get("continues"):
+        title += f"\ngoes on from {origin['from']} turn {origin['turn']} of {origin['episode']}"
     credit = record.extra.get("credit", {})
     shown = Shown(label=printable(title), episode=record.episode, reward=record.reward, credit=credit_texts(credit))
     out().print(transcript_view(shown, max_lines=10_000 if full else 12))

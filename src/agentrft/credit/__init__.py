@@ -60,8 +60,8 @@ METHODS: Mapping[str, Callable[..., Credited]] = {
 }
 """Each by the `type` of its spec, called with the groups of a step and the spec's other settings."""
 
-_FOR_OTHERS = frozenset({"type", "rewards", "force", "reference"})
-"""Settings for whoever fills in the views, not for the method."""
+_FOR_OTHERS = frozenset({"type", "rewards", "force", "reference", "trees", "at"})
+"""Settings for whoever plays or fills in the views, not for the method."""
 
 
 def load_credit(spec: CreditSpec, base_dir: Path) -> CreditFunction:

@@ -84,6 +84,10 @@ class Tree(_Spec):
     """Turns against their siblings, in episodes that branch."""
 
     type: Literal["tree"] = "tree"
+    trees: int = Field(default=2, ge=2)
+    """Episodes of a group that begin at the beginning; the other members branch off from these."""
+    at: list[Annotated[int, Field(ge=2)]] = Field(default=[2], min_length=1)
+    """Turns, from 1, before which members branch off: from each tree before the first of these, then the next."""
 
 
 class OwnCredit(_Spec):

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrft.data.jsonl import RowFault, read_objects, row_error
+from agentrft.data.jsonl import RowFault
 from agentrft.data.rows import (
     Demonstration,
     check_answered,
     check_names,
-    claim_id,
     demonstration_of,
     id_of,
     messages_of,
+    read_rows,
     show,
     tools_of,
 )
@@ -57,26 +57,12 @@ class Rated:
 
 def read_preferences(path: Path, *, param: str = "data.preferences") -> Iterator[Preference]:
     """Pairs of a file, one by one; raises UserError at the first bad row and for repeated ids."""
-    lines_by_id: dict[str, int] = {}
-    for line, row in read_objects(path, param):
-        try:
-            preference = _preference(row, line)
-            claim_id(lines_by_id, preference.id, line)
-        except RowFault as fault:
-            raise row_error(path, line, fault, param) from None
-        yield preference
+    return read_rows(path, param, _preference)
 
 
 def read_rated(path: Path, *, param: str = "data.preferences") -> Iterator[Rated]:
     """Rated conversations of a file, one by one; raises UserError as `read_preferences` does."""
-    lines_by_id: dict[str, int] = {}
-    for line, row in read_objects(path, param):
-        try:
-            rated = _rated(row, line)
-            claim_id(lines_by_id, rated.demonstration.id, line)
-        except RowFault as fault:
-            raise row_error(path, line, fault, param) from None
-        yield rated
+    return read_rows(path, param, _rated)
 
 
 def _preference(row: Mapping[str, Any], line: int) -> Preference:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from agentrft.data.jsonl import RowFault, read_objects, row_error
 from agentrft.errors import UserError
 from agentrft.types import Item, Message, Role, ToolCall, ToolSpec
+
+T = TypeVar("T")
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", "weight", "refusal"})
@@ -41,26 +43,24 @@ class Demonstration:
 
 def read_items(path: Path, *, param: str = "data.train") -> Iterator[Item]:
     """Items of a reinforcement file, one by one; raises UserError at the first bad row and for repeated ids."""
-    lines_by_id: dict[str, int] = {}
-    for line, row in read_objects(path, param):
-        try:
-            item = _item(row, line)
-            claim_id(lines_by_id, item.id, line)
-        except RowFault as fault:
-            raise row_error(path, line, fault, param) from None
-        yield item
+    return read_rows(path, param, _item)
 
 
 def read_demonstrations(path: Path, *, param: str = "data.demonstrations") -> Iterator[Demonstration]:
     """Demonstrations of a supervised file, one by one; raises UserError as `read_items` does."""
+    return read_rows(path, param, demonstration_of)
+
+
+def read_rows(path: Path, param: str, made_of: Callable[[Mapping[str, Any], int], T]) -> Iterator[T]:
+    """What `made_of` makes of each row and its line; raises UserError for its RowFaults, and as `read_items` does."""
     lines_by_id: dict[str, int] = {}
     for line, row in read_objects(path, param):
         try:
-            demonstration = demonstration_of(row, line)
-            claim_id(lines_by_id, demonstration.id, line)
+            made = made_of(row, line)
+            _claim_id(lines_by_id, id_of(row, line), line)
         except RowFault as fault:
             raise row_error(path, line, fault, param) from None
-        yield demonstration
+        yield made
 
 
 def item_from_row(row: Mapping[str, Any], *, line: int = 0, param: str = "item") -> Item:
@@ -109,7 +109,7 @@ def id_of(row: Mapping[str, Any], line: int) -> str:
     return str(value)
 
 
-def claim_id(lines_by_id: dict[str, int], id_: str, line: int) -> None:
+def _claim_id(lines_by_id: dict[str, int], id_: str, line: int) -> None:
     """Note the id; raises RowFault when an earlier line has it."""
     if id_ in lines_by_id:
         raise RowFault(

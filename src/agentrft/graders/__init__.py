@@ -18,7 +18,7 @@ from agentrft.graders.grading import GroupGrader, grade_episode, grade_episodes,
 from agentrft.graders.label_model import LabelModelGrader, LabelModelSpec
 from agentrft.graders.lint import lint
 from agentrft.graders.multi import MultiGrader, MultiSpec
-from agentrft.graders.python_code import PythonGrader, PythonSpec, read_source
+from agentrft.graders.python_code import PythonGrader, PythonSpec, fallback_of, read_source, sandbox_of
 from agentrft.graders.sample import sample_from_episode, sample_object
 from agentrft.graders.score_model import ScoreModelGrader, ScoreModelSpec
 from agentrft.graders.spec import Setting
@@ -132,14 +132,24 @@ def item_paths(spec: AnySpec) -> tuple[tuple[str | int, ...], ...]:
 
 
 def warnings_of(spec: AnySpec, base_dir: Path, *, param: str = "grader") -> list[str]:
-    """What `lint` finds in the Python sources of a grader, with file and line; raises UserError for a missing file."""
+    """What `lint` finds in the Python sources of a grader, with file and line, and a sandbox that is not the jail.
+
+    Raises UserError for a missing file.
+    """
     if isinstance(spec, MultiSpec):
         parts = spec.graders.items()
         return [found for name, part in parts for found in warnings_of(part, base_dir, param=f"{param}.graders.{name}")]
     if not isinstance(spec, PythonSpec):
         return []
     source, filename = read_source(spec, base_dir, param)
-    return [f"{filename}, line {found.line}: {found.message}" for found in lint(source)]
+    return [f"{filename}, line {found.line}: {found.message}" for found in lint(source)] + fallback_of(spec)
+
+
+def sandboxes_of(spec: AnySpec) -> list[str]:
+    """A sentence on each Python grader in it: the sandbox it runs in here, and why that one."""
+    if isinstance(spec, MultiSpec):
+        return [found for part in spec.graders.values() for found in sandboxes_of(part)]
+    return [sandbox_of(spec)] if isinstance(spec, PythonSpec) else []
 
 
 def _shown(value: Any) -> str:
@@ -171,5 +181,6 @@ __all__ = [
     "parse_grader",
     "sample_from_episode",
     "sample_object",
+    "sandboxes_of",
     "warnings_of",
 ]

@@ -6,8 +6,9 @@
 its traceback), a timeout and a death. Limits: source 256 kB, 120 s by default, 2 GB memory, result 64 kB.
 
 The process is jailed (`agentrft.sandbox`): no files but Python's own, no network, no other process. Where the machine
-cannot enforce that the grader is refused; `isolation: process` runs it without a jail and stays in the job's document.
-`run_code(code, tests)` is there for code that the model wrote: see `agentrft.sandbox.run_code`.
+cannot enforce that, Monty runs graders that keep to its part of Python; others are refused. `isolation` asks for one,
+or for a plain process with neither, and stays in the job's document. `run_code(code, tests)` is there for code that the
+model wrote (not in Monty): see `agentrft.sandbox.run_code`.
 
 OpenAI's `image_tag` is accepted and kept, so that job documents stay portable; code runs with the packages installed
 here.
@@ -27,8 +28,9 @@ from pydantic import Field, field_validator, model_validator
 from agentrft.errors import SandboxFault, UserError
 from agentrft.graders.sample import sample_object
 from agentrft.graders.spec import Spec
+from agentrft.sandbox.choice import Wanted, choose
 from agentrft.sandbox.layers import Isolation
-from agentrft.sandbox.process import MAX_GROUP, ForkServer, Outcome, Program, jail_report
+from agentrft.sandbox.process import MAX_GROUP, ForkServer, Outcome, Program
 from agentrft.together import together
 from agentrft.types import Grade, GradeError, Item, Sample
 
@@ -48,8 +50,9 @@ class PythonSpec(Spec):
     """Lowest and highest grade; anything outside is no grade."""
     timeout_s: float = Field(default=120.0, gt=0, le=600)
     """Wall-clock limit of one call."""
-    isolation: Isolation = "jail"
-    """`process` gives up the jail: only for code that may do whatever you may do."""
+    isolation: Wanted = "auto"
+    """`auto` is the jail, or Monty where there can be none. `process` gives both up: only for code that may do whatever
+    you may do."""
     image_tag: str | None = None
     """OpenAI's name for a set of packages; kept, see above."""
 
@@ -72,14 +75,13 @@ class PythonGrader:
     """Calls the user's function; owns a fork server, started at the first grade."""
 
     def __init__(self, spec: PythonSpec, base_dir: Path, *, param: str = "grader") -> None:
-        """Raises UserError when the source is unusable, or this machine cannot jail it as `isolation` demands."""
+        """Raises UserError when the source is unusable, or this machine cannot confine it as `isolation` demands."""
         source, filename = read_source(spec, base_dir, param)
         tree = _parse(source, filename, param)
         _check_function(tree, filename, param)
         self._spec = spec
         self._program = Program(source=source, function=_FUNCTION, filename=filename, imports=_imports(tree))
-        _check_isolation(spec.isolation, param)
-        self._server = ForkServer(isolation=spec.isolation)
+        self._server = ForkServer(isolation=_isolation(spec, self._program, param))
         self._last_s = 0.0
 
     async def grade(self, sample: Sample, item: Item, trace_id: str) -> Grade:
@@ -152,16 +154,32 @@ def _without_process(name: str, fault: SandboxFault) -> Grade:
     return Grade(value=None, reason=f"grader {name!r}: {fault}", error=GradeError.PYTHON_SERVER)
 
 
-def _check_isolation(isolation: Isolation, param: str) -> None:
-    if isolation == "process" or (refusal := jail_report().refusal) is None:
-        return
+def _isolation(spec: PythonSpec, program: Program, param: str) -> Isolation:
+    choice = choose(spec.isolation, program)
+    if choice.isolation is not None:
+        return choice.isolation
     raise UserError(
-        f"Python graders cannot be jailed here: {refusal}; expected Linux with Landlock or unprivileged user "
-        "namespaces; next step: `agentrft doctor` shows what is missing; for a grader that you trust like your own "
-        "programs, set `isolation: process` on it",
+        f"no sandbox here can run the Python grader {spec.name!r}: {'; '.join(choice.lacking)}; expected Linux with "
+        "Landlock or unprivileged user namespaces, or a source that Monty can run; next step: `agentrft doctor` shows "
+        "what is missing; do without what Monty lacks, or use `string_check`, `text_similarity`, `multi` or "
+        "`endpoint`; for a grader that you trust like your own programs, set `isolation: process` on it",
         param=f"{param}.isolation",
         code="sandbox_unavailable",
     )
+
+
+def sandbox_of(spec: PythonSpec) -> str:
+    """Where a grader that can be built here runs, and why not in what comes before it; for people."""
+    choice = choose(spec.isolation)
+    return "; ".join([f"grader {spec.name!r} runs in {choice.name}", *choice.lacking])
+
+
+def fallback_of(spec: PythonSpec) -> list[str]:
+    """A warning where a grader runs in something else than a jail without having asked for it."""
+    choice = choose(spec.isolation)
+    if choice.isolation is None or not choice.lacking:
+        return []
+    return [f"{sandbox_of(spec)}; it has a part of Python only, so its grades can differ from those of a jail"]
 
 
 def _shown(value: object) -> str:

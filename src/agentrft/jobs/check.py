@@ -20,7 +20,7 @@ from agentrft.data.splits import check_overlap
 from agentrft.engines.models import SMOLLM2, context_tokens, load_tokenizer
 from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
-from agentrft.graders import build_grader, item_paths, warnings_of
+from agentrft.graders import build_grader, item_paths, sandboxes_of, warnings_of
 from agentrft.home import home
 from agentrft.jobs.check_credit import check_credit, check_tool_costs
 from agentrft.jobs.check_demonstrations import (
@@ -131,6 +131,7 @@ def _check_grader(
     with report.collecting():
         build_grader(grader, base_dir, param=GRADER, open_judge=open_judge, network=network)
         report.facts.append(("grader", f"{grader.name} ({grader.type})"))
+        report.facts += [("sandbox", sentence) for sentence in sandboxes_of(grader)]
         report.warnings.extend(warnings_of(grader, base_dir, param=GRADER))
     return frozenset(item_paths(grader)) | _check_audit(report, spec, base_dir, network)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentrft.credit.discrimination import MIN_EPISODES
-from agentrft.credit.spec import TurnReturns
+from agentrft.credit.spec import Tree, TurnReturns
 from agentrft.errors import UserError
 from agentrft.jobs.spec import JobSpec
 from agentrft.train.played import Crediting
@@ -17,6 +17,8 @@ def check_credit(spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[It
     """Raise UserError when the job's own credit does not load, or cannot be checked before it is trained on."""
     credit = spec.training.credit
     Crediting.of(credit, base_dir)
+    if isinstance(credit, Tree):
+        _check_forks(credit, spec.agent.limits.max_turns)
     if not isinstance(credit, TurnReturns) or credit.force or spec.method.reinforcement is None:
         return
     samples = spec.method.reinforcement.hyperparameters.eval_samples
@@ -27,6 +29,17 @@ def check_credit(spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[It
             f"of each item; expected at least {MIN_EPISODES}, 2 of each item. Add items to `data.validation`, raise "
             "`eval_samples`, or set `training.credit.force: true`",
             param="training.credit",
+            code="invalid_credit",
+        )
+
+
+def _check_forks(credit: Tree, max_turns: int) -> None:
+    late = [turn for turn in credit.at if turn > max_turns]
+    if late:
+        raise UserError(
+            f"training.credit.at branches before turn {late[0]}, which no episode reaches; expected at most "
+            f"`agent.limits.max_turns` ({max_turns}). Branch earlier",
+            param="training.credit.at",
             code="invalid_credit",
         )
 

@@ -103,15 +103,9 @@ def check_calls(
         checks = own | {tool.name: ArgumentCheck(tool) for tool in demonstration.tools or ()}
         # A job that binds no tools plays none: whoever calls the result brings the tools, as the rows do.
         known = tools.names or [tool.name for tool in demonstration.tools]
-        place = "`agent.tools`" if tools.names else "the row's `tools`, or to `agent.tools`"
         for call in (call for message in demonstration.messages for call in message.tool_calls):
             if call.name not in known:
-                raise UserError(
-                    f"{where} {call.name!r}, which the job does not bind; expected one of: "
-                    f"{', '.join(sorted(known)) or 'none'}. Add it to {place}, or mend {what}",
-                    param=param,
-                    code="unknown_tool",
-                )
+                raise UserError(f"{where} {_unknown(call.name, known, what)}", param=param, code="unknown_tool")
             check = checks.get(call.name)
             if check is not None and (errors := check.errors(json.loads(call.arguments))):
                 raise UserError(
@@ -120,6 +114,18 @@ def check_calls(
                     param=param,
                     code="invalid_demonstration",
                 )
+
+
+def _unknown(name: str, known: Sequence[str], what: str) -> str:
+    if not known:
+        return (
+            f"{name!r}, and neither the row nor the job names any tools; expected those that it may call. Add "
+            "`tools` to the row, as OpenAI's format has them, or bind them in `agent.tools`"
+        )
+    return (
+        f"{name!r}, which the job does not bind; expected one of: {', '.join(sorted(known))}. Add it to `agent.tools`, "
+        f"or mend {what}"
+    )
 
 
 def check_guardrails(guardrails: Guardrails | None, tools: BoundTools) -> list[str]:

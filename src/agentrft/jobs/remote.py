@@ -120,8 +120,8 @@ def _in_grader(grader: AnySpec, param: str, judge_urls: Collection[str]) -> Iter
     elif isinstance(grader, PythonSpec):
         if grader.source_file is not None:
             yield _Refusal(f"{param}.source_file", "a file", "give the code itself as `source`")
-        if grader.isolation != "jail":
-            yield _Refusal(f"{param}.isolation", f"{grader.isolation!r}", "leave it out: the grader runs in a jail")
+        if grader.isolation == "process":
+            yield _Refusal(f"{param}.isolation", f"{grader.isolation!r}", "leave it out: the grader runs in a sandbox")
     elif isinstance(grader, ScoreModelSpec | LabelModelSpec):
         yield from _in_judge(param, grader.base_url, grader.api_key_env, judge_urls)
     elif isinstance(grader, TextSimilaritySpec) and grader.embeddings is not None:

@@ -25,6 +25,7 @@ from agentrft.jobs.vault import open_vault, seal_fields, unseal_fields
 from agentrft.net.secrets import WITH_SECRETS
 from agentrft.protocols import Store
 from agentrft.store.schema import LOCAL_PROJECT
+from agentrft.writing import write_whole
 
 Kind = Literal["supervised", "dpo", "reinforcement", "evaluation"]
 
@@ -126,6 +127,19 @@ def stored_job(store: Store, job_id: str) -> StoredJob:
     )
 
 
+def secrets_of(store: Store, job_id: str) -> dict[str, str]:
+    """The job's secrets by their dotted places in its spec; raises UserError as `stored_job` does."""
+    document = store.get_job(job_id)
+    found: dict[str, str] = {}
+    place = _place(document.get("project_id"), job_id)
+
+    def unseal(sealed: str, path: str) -> str:
+        return found.setdefault(path, open_vault().unseal(sealed, place + path))
+
+    unseal_fields(document.get("spec"), unseal)
+    return found
+
+
 def _place(project: str | None, job_id: str) -> str:
     """What a sealed value is bound to, but for its path in the job's document."""
     return f"{project or LOCAL_PROJECT}|{job_id}|"
@@ -167,7 +181,6 @@ def result_name(job: StoredJob) -> str:
 
 def write_job_file(job: StoredJob, base_model: Path, result: str | None) -> None:
     """Keep beside the checkpoints what they were made from, so that they can be loaded without the store."""
-    job.folder.mkdir(parents=True, exist_ok=True)
     document = {
         "id": job.id,
         "base_model": str(base_model),
@@ -175,6 +188,4 @@ def write_job_file(job: StoredJob, base_model: Path, result: str | None) -> None
         "base_dir": str(job.base_dir),
         "spec": job.spec.model_dump(mode="json"),
     }
-    draft = job.folder / f".{JOB_FILE}.tmp"
-    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    draft.replace(job.folder / JOB_FILE)
+    write_whole(job.folder / JOB_FILE, json.dumps(document, indent=2) + "\n")

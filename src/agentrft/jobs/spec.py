@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentrft.audit.thresholds import Thresholds
-from agentrft.credit.spec import CreditSpec, GroupMean, LeaveOneOut, PenaltiesSpec
+from agentrft.credit.spec import CreditSpec, GroupMean, LeaveOneOut, PenaltiesSpec, Tree
 from agentrft.graders import GraderSpec, MultiSpec
 from agentrft.jobs.response_format import ResponseFormat
 from agentrft.losses.spec import DpoLoss, PolicyGradientLoss, PolicyLossSpec, PreferenceLossSpec
@@ -185,7 +185,6 @@ class Lora(Document):
 
 
 _NOT_PLAYED = {
-    "tree": "episodes that branch from shared turns",
     "information_gain": "the log-prob of the reference answer before every turn",
 }
 """Methods of credit whose input rollouts do not give."""
@@ -241,6 +240,11 @@ class Training(Document):
             raise ValueError(
                 "`penalties.tool_seconds` prices wall time, which no run repeats, got `exact: true`; price `calls`, or "
                 "leave `exact` out"
+            )
+        if isinstance(self.credit, Tree) and self.credit.trees >= self.group_size:
+            raise ValueError(
+                f"credit `tree` has {self.credit.trees} trees in groups of {self.group_size}, which leaves none to "
+                "branch; expected fewer trees, or a larger `group_size`"
             )
         missing = _NOT_PLAYED.get(self.credit.type)
         if missing:

@@ -15,6 +15,7 @@ from agentrft.ladder.decide import Decision, decide
 from agentrft.ladder.job_facts import item_facts, job_facts
 from agentrft.ladder.rules import Verdict
 from agentrft.protocols import Store
+from agentrft.writing import write_whole
 
 FILE = "decision.json"
 _MOST_JOBS_SEARCHED = 10_000
@@ -82,10 +83,7 @@ def keep_decision(store: Store, job_id: str, document: Mapping[str, Any]) -> Pat
     """Keep it beside the diagnosis that it was made from, with an event; raises StoreFault when the disk refuses."""
     path = job_folder(job_id) / FILE
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{FILE}.tmp")
-        draft.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, json.dumps(document, indent=1, allow_nan=False))
     except OSError as error:
         raise StoreFault(f"could not write {path}: {error}; free disk space") from error
     data = {"decision": {name: document[name] for name in ("verdict", "rule", "stability")}}

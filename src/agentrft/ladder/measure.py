@@ -13,6 +13,7 @@ from agentrft.stats import Interval, cluster_bootstrap, paired_cluster_bootstrap
 from agentrft.train.evaluate import EvalPlan, Evaluation, evaluate
 from agentrft.train.log import RunLog
 from agentrft.types import Item
+from agentrft.writing import write_whole
 
 ValuesPerItem = Sequence[Sequence[float]]
 
@@ -91,10 +92,7 @@ async def play(live: build.Live, log: RunLog, items: Sequence[Item], samples: in
 
 def write(measured: Measured, path: Path) -> None:
     """Keep it, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(asdict(measured)), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(asdict(measured)))
 
 
 def read(path: Path) -> Measured | None:

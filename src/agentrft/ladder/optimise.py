@@ -20,7 +20,7 @@ from agentrft.jobs.rows import items_of
 from agentrft.jobs.service import StoredJob, create_job, stored_job
 from agentrft.jobs.spec import JobSpec
 from agentrft.jobs.tools import open_tools
-from agentrft.optimise import Edit, OptimisePlan, Outcome, Played, Score, Split, optimise, split_items
+from agentrft.optimise import Edit, OptimisePlan, Outcome, Played, Split, Tally, optimise, split_items
 from agentrft.optimise.patch import edited_text, unified_diff
 from agentrft.optimise.propose import Evidence
 from agentrft.protocols import ChatEndpoint, EpisodeRecord, Grader, Store
@@ -30,6 +30,7 @@ from agentrft.runtime.players import open_player
 from agentrft.store import SqlStore
 from agentrft.train.evaluate import EvalPlan
 from agentrft.types import Episode, Grade, Item, StopReason, ToolSpec
+from agentrft.writing import write_whole
 
 OpenAgent = Callable[[JobSpec], AbstractAsyncContextManager[tuple[Agent, Grader]]]
 """An agent as a job document describes it, and its grader, for as long as a few episodes take."""
@@ -123,7 +124,7 @@ class JobPlayer:
                 groups = await run_groups(rollout, agent, grader, on_graded=lambda _: self._on_episode())
                 for place, group in zip(places, groups, strict=True):
                     episode, grade = group.episodes[0], group.grades[0]
-                    played[place] = Played(episode=episode, score=_score(spec, episode, grade))
+                    played[place] = Played(episode=episode, tally=_tally(spec, episode, grade))
                 if is_base:
                     self._keep([(group.grades[0], played[n]) for n, group in zip(places, groups, strict=True)])
         return [played[place] for place in range(len(slots))]
@@ -136,7 +137,7 @@ class JobPlayer:
                 stage="base",
                 episode=one.episode,
                 grade=grade,
-                reward=one.score.reward,
+                reward=one.tally.reward,
             )
             for grade, one in graded
         ]
@@ -158,11 +159,11 @@ class JobPlayer:
         return {**document, "agent": {**document["agent"], "demos": str(path)}}
 
 
-def _score(spec: JobSpec, episode: Episode, grade: Grade) -> Score:
+def _tally(spec: JobSpec, episode: Episode, grade: Grade) -> Tally:
     plan = EvalPlan(run="", split="", stage="", items=(), samples=1, penalties=spec.training.penalties)
     reward = None if episode.stop_reason is StopReason.FAULT else plan.reward(episode, grade).value
     results = [result for turn in episode.turns for result in turn.results]
-    return Score(
+    return Tally(
         reward=reward,
         tokens=trained_tokens(episode),
         calls=episode.n_calls,
@@ -224,12 +225,12 @@ async def optimise_job(
             plan, split, play, task.document, tools, job.folder, further=further, tell=watching.tell
         )
         document = report_of(outcome, task, plan, job)
-        _write(job.folder / REPORT, json.dumps(document, indent=2) + "\n")
+        write_whole(job.folder / REPORT, json.dumps(document, indent=2) + "\n")
         if outcome.verdict == "adopted":
             edits = [(f"h{number}", one.edit) for number, one in enumerate(outcome.kept, 1)]
             after = edited_text(task.text, [edit for _, edit in edits])
-            _write(job.folder / PATCH, unified_diff(task.path.name, task.text, after, edits))
-            _write(job.folder / CHANGES, json.dumps(changes_of(task, edits), indent=2) + "\n")
+            write_whole(job.folder / PATCH, unified_diff(task.path.name, task.text, after, edits))
+            write_whole(job.folder / CHANGES, json.dumps(changes_of(task, edits), indent=2) + "\n")
         mark = store.get_job(job.id)["optimisation"]
         fenced.update_job(job.id, {"optimisation": {**mark, "report": document}})
         fenced.set_job_status(job.id, "succeeded")
@@ -330,10 +331,3 @@ def edit_of(hunk: Mapping[str, Any]) -> Edit:
         why=hunk["why"],
         files=hunk["files"],
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

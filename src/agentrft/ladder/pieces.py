@@ -33,6 +33,7 @@ from agentrft.runtime.diagnosed import latest_diagnosis
 from agentrft.runtime.inprocess import train_in
 from agentrft.store import SqlStore
 from agentrft.train.log import RunLog
+from agentrft.writing import write_whole
 
 Say = Callable[[str], None]
 
@@ -283,7 +284,4 @@ class Pieces:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(document, indent=1, allow_nan=False))

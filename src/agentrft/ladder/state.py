@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agentrft.writing import write_whole
+
 
 @dataclass(slots=True, kw_only=True)
 class LadderState:
@@ -32,11 +34,8 @@ class LadderState:
 
     def save(self) -> None:
         """Keep it, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         document = {name: getattr(self, name) for name in ("jobs", "train_s", "episodes", "wall_s", "is_complete")}
-        draft = self.folder / ".state.json.tmp"
-        draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        draft.replace(self.folder / "state.json")
+        write_whole(self.folder / "state.json", json.dumps(document, indent=1))
 
 
 def open_ladder(ladders: Path, key: str, *, again: bool = False) -> LadderState:

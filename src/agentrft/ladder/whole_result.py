@@ -20,6 +20,7 @@ from agentrft.report.wording import bounds, duration, number
 from agentrft.runtime.machine import cores, versions
 from agentrft.runtime.summary import compare_episodes, curves, settings_of
 from agentrft.store import SqlStore
+from agentrft.writing import write_whole
 
 SCHEMA = 1
 """Of `to_json`'s document; raised when a field changes its meaning."""
@@ -106,11 +107,8 @@ class WholeResult:
         document = self.to_json()
         kept = {"key": self.plan.key, "folder": str(self.folder), "report": document}
         store.update_job(self.job.id, {"climb": kept})
-        self.job.folder.mkdir(parents=True, exist_ok=True)
         for folder in (self.folder, self.job.folder):
-            draft = folder / f".{REPORT}.tmp"
-            draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            draft.replace(folder / REPORT)
+            write_whole(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def report(self, store: SqlStore) -> Report:
         """For people: terminal and page are made from it."""

@@ -26,6 +26,10 @@ _OURS = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _HARMLESS = frozenset({"accept", "accept-language", "user-agent"})
+_KEYS = re.compile(
+    r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{20,}|whsec_[0-9A-Za-z+/=_-]{8,}|(?<=Bearer )\S+|(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"
+)
+"""API keys, signing secrets, what else an `Authorization` header carries, and user and password of an address."""
 _SHORTEST_IN_OUTPUT = 8
 _SHORTEST = 4
 
@@ -71,6 +75,11 @@ SecretHeaders = Annotated[
 
 WebAddress = Annotated[str, BeforeValidator(web_address)]
 """An http or https URL of a document."""
+
+
+def without_keys(text: str) -> str:
+    """The text with a mask for whatever has the shape of a key."""
+    return _KEYS.sub(MASK, text)
 
 
 class Hider:

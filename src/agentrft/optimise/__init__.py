@@ -4,7 +4,7 @@ Who proposes (`propose/`) is kept apart from who tests: `search` may be sloppy, 
 `confirm` has measured it on items that no proposer and no search has seen. Read `run.py` first.
 """
 
-from agentrft.optimise.arena import Arena, Play, Played, Score
+from agentrft.optimise.arena import Arena, Play, Played, Tally
 from agentrft.optimise.edit import Edit, edited
 from agentrft.optimise.plan import OptimisePlan, Split, split_items
 from agentrft.optimise.run import Outcome, optimise
@@ -16,8 +16,8 @@ __all__ = [
     "Outcome",
     "Play",
     "Played",
-    "Score",
     "Split",
+    "Tally",
     "edited",
     "optimise",
     "split_items",

@@ -26,7 +26,7 @@ _CHECKED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class Tally:
     """One episode in numbers."""
 
     reward: float | None
@@ -44,7 +44,7 @@ class Played:
     """One episode, and what it is worth."""
 
     episode: Episode
-    score: Score
+    tally: Tally
 
 
 class Play(Protocol):
@@ -66,7 +66,7 @@ class Arena:
     def __init__(
         self, play: Play, document: Mapping[str, Any], items: Sequence[Item], budget: int, cache: Path | None = None
     ) -> None:
-        """`budget` counts episodes; `cache` is the file where scores are kept, JSON lines."""
+        """`budget` counts episodes; `cache` is the file where tallies are kept, JSON lines."""
         self.document = document
         self.items = items
         self.budget = budget
@@ -75,7 +75,7 @@ class Arena:
         self.unplayable: dict[str, str] = {}
         """Why candidates could not be played, by the components of their edits: the job that they make is no valid one,
         or does not fit the model."""
-        self._known: dict[str, Score] = _read(cache) if cache else {}
+        self._known: dict[str, Tally] = _read(cache) if cache else {}
         self._asked: set[str] = set()
 
     @property
@@ -88,7 +88,7 @@ class Arena:
         """Episodes that may still be asked for."""
         return self.budget - self.spent
 
-    async def scores(self, edits: Sequence[Edit], slots: Sequence[Slot]) -> list[Score]:
+    async def tallies(self, edits: Sequence[Edit], slots: Sequence[Slot]) -> list[Tally]:
         """What the candidate with these edits gets in each slot, in order; no reward where it cannot be played.
 
         Raises UserError where the job as it is cannot be played, BoundaryError where it no longer can.
@@ -107,37 +107,37 @@ class Arena:
             if not edits:
                 raise
             self.unplayable[" + ".join(edit.component for edit in edits)] = error.message
-            self._known |= dict.fromkeys(self._keys(edits, slots), Score(reward=None))
+            self._known |= dict.fromkeys(self._keys(edits, slots), Tally(reward=None))
             return
-        if edits and all(one.score.reward is None for one in played):
+        if edits and all(one.tally.reward is None for one in played):
             await self._check_base(slots)
 
     async def _check_base(self, slots: Sequence[Slot]) -> None:
         """Raise BoundaryError where the job as it is no longer gets rewards that it got: then no edit is at fault."""
         known = [self._known.get(key) for key in self._keys([], slots)]
-        chosen = [slot for slot, score in zip(slots, known, strict=True) if score and score.reward is not None]
+        chosen = [slot for slot, tally in zip(slots, known, strict=True) if tally and tally.reward is not None]
         chosen = chosen[:_CHECKED]
         if len(chosen) < _CHECKED:
             return
         again = await self._play(self.document, {}, [(self.items[index], sample) for index, sample in chosen])
-        if all(one.score.reward is None for one in again):
+        if all(one.tally.reward is None for one in again):
             raise BoundaryError(
                 f"the job as it is got a reward for {len(chosen)} episodes and no longer does: a tool, the engine or "
                 "the grader is down. Mend it and run the same command again"
             )
 
     async def play(self, edits: Sequence[Edit], slots: Sequence[Slot]) -> list[Played]:
-        """The episodes themselves, played now whether or not their scores are known; `slots` are distinct."""
+        """The episodes themselves, played now whether or not their tallies are known; `slots` are distinct."""
         document, files = edited(self.document, edits), _files_of(edits)
         played = await self._play(document, files, [(self.items[index], sample) for index, sample in slots])
         keys = self._keys(edits, slots)
-        self._keep({key: one.score for key, one in zip(keys, played, strict=True)})
+        self._keep({key: one.tally for key, one in zip(keys, played, strict=True)})
         self._asked |= set(keys)
         return played
 
     async def gains(self, edits: Sequence[Edit], against: Sequence[Edit], slots: Sequence[Slot]) -> list[float]:
         """Reward of one candidate minus that of another, for each slot where both have one."""
-        after, before = await self.scores(edits, slots), await self.scores(against, slots)
+        after, before = await self.tallies(edits, slots), await self.tallies(against, slots)
         pairs = zip(after, before, strict=True)
         return [a.reward - b.reward for a, b in pairs if a.reward is not None and b.reward is not None]
 
@@ -145,14 +145,14 @@ class Arena:
         name = _name(edited(self.document, edits), _files_of(edits))
         return [f"{name}/{self.items[index].id}/{sample}" for index, sample in slots]
 
-    def _keep(self, scores: Mapping[str, Score]) -> None:
+    def _keep(self, tallies: Mapping[str, Tally]) -> None:
         """Know them; a run that goes on later plays again what got no reward, which an outage may have cost."""
-        self._known |= scores
-        scores = {key: score for key, score in scores.items() if score.reward is not None}
+        self._known |= tallies
+        tallies = {key: tally for key, tally in tallies.items() if tally.reward is not None}
         if self._cache:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             with self._cache.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps([key, asdict(score)]) + "\n" for key, score in scores.items())
+                file.writelines(json.dumps([key, asdict(tally)]) + "\n" for key, tally in tallies.items())
 
 
 def slots_of(n_items: int, start: int, count: int) -> list[Slot]:
@@ -169,9 +169,9 @@ def _name(document: Mapping[str, Any], files: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read(cache: Path) -> dict[str, Score]:
+def _read(cache: Path) -> dict[str, Tally]:
     """What the file holds; a line that a kill cut short is played again."""
-    known: dict[str, Score] = {}
+    known: dict[str, Tally] = {}
     if cache.is_file():
         data = cache.read_bytes()
         whole = data.rfind(b"\n") + 1
@@ -179,6 +179,6 @@ def _read(cache: Path) -> dict[str, Score]:
             with cache.open("r+b") as file:
                 file.truncate(whole)
         for line in data[:whole].splitlines():
-            key, score = json.loads(line)
-            known[key] = Score(**score)
+            key, tally = json.loads(line)
+            known[key] = Tally(**tally)
     return known

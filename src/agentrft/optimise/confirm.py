@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentrft.errors import BoundaryError
-from agentrft.optimise.arena import Arena, Score, Slot
+from agentrft.optimise.arena import Arena, Slot, Tally
 from agentrft.optimise.edit import Edit
 from agentrft.stats import Interval, cluster_bootstrap, paired_cluster_bootstrap
 
@@ -63,13 +63,13 @@ async def confirm(arena: Arena, edits: Sequence[Edit], samples: int) -> Confirma
     Raises BoundaryError when the job as it is has a reward on fewer than half of them.
     """
     n_items = len(arena.items)
-    before_I_K: list[list[Score]] = [[] for _ in range(n_items)]
-    after_I_K: list[list[Score]] = [[] for _ in range(n_items)]
+    before_I_K: list[list[Tally]] = [[] for _ in range(n_items)]
+    after_I_K: list[list[Tally]] = [[] for _ in range(n_items)]
     for sample in range(samples):
         slots: list[Slot] = [(index, sample) for index in range(n_items)]
-        for side, scores_I_K in (([], before_I_K), (edits, after_I_K)):
-            for index, score in enumerate(await arena.scores(side, slots)):
-                scores_I_K[index].append(score)
+        for side, tallies_I_K in (([], before_I_K), (edits, after_I_K)):
+            for index, tally in enumerate(await arena.tallies(side, slots)):
+                tallies_I_K[index].append(tally)
     before, after = _rewards(before_I_K), _rewards(after_I_K)
     n_before = sum(bool(rewards_K) for rewards_K in before)
     if n_before < n_items / 2:
@@ -98,24 +98,26 @@ async def confirm(arena: Arena, edits: Sequence[Edit], samples: int) -> Confirma
     )
 
 
-def _rewards(scores_I_K: Sequence[Sequence[Score]], instead: float | None = None) -> list[list[float]]:
+def _rewards(tallies_I_K: Sequence[Sequence[Tally]], instead: float | None = None) -> list[list[float]]:
     """Per item; an episode without a reward is left out, or counts as `instead`."""
-    rewards_I_K = [[instead if score.reward is None else score.reward for score in scores_K] for scores_K in scores_I_K]
+    rewards_I_K = [
+        [instead if tally.reward is None else tally.reward for tally in tallies_K] for tallies_K in tallies_I_K
+    ]
     return [[reward for reward in rewards_K if reward is not None] for rewards_K in rewards_I_K]
 
 
-def _side(scores_I_K: Sequence[Sequence[Score]], lowest: float) -> Side:
-    rewards_I_K = _rewards(scores_I_K)
-    flat = [score for scores_K in scores_I_K for score in scores_K]
+def _side(tallies_I_K: Sequence[Sequence[Tally]], lowest: float) -> Side:
+    rewards_I_K = _rewards(tallies_I_K)
+    flat = [tally for tallies_K in tallies_I_K for tally in tallies_K]
 
     def mean(values: Sequence[float]) -> float:
         return math.fsum(values) / len(values)
 
     return Side(
-        reward=cluster_bootstrap(rewards_I_K if any(rewards_I_K) else _rewards(scores_I_K, lowest)),
-        ungraded=sum(score.reward is None for score in flat),
-        tokens=mean([score.tokens for score in flat]),
-        calls=mean([score.calls for score in flat]),
-        interventions=mean([score.interventions for score in flat]),
-        wall_s=mean([score.wall_s for score in flat]),
+        reward=cluster_bootstrap(rewards_I_K if any(rewards_I_K) else _rewards(tallies_I_K, lowest)),
+        ungraded=sum(tally.reward is None for tally in flat),
+        tokens=mean([tally.tokens for tally in flat]),
+        calls=mean([tally.calls for tally in flat]),
+        interventions=mean([tally.interventions for tally in flat]),
+        wall_s=mean([tally.wall_s for tally in flat]),
     )

@@ -1,6 +1,6 @@
 """Search over combinations with `gepa`: evolution along a Pareto front of items, drawing from a menu of edits.
 
-Its own score of a candidate is a maximum of noise and is shown to nobody; its best few are played again in fresh slots.
+Its own figure for a candidate is a maximum of noise and is shown to nobody; its best few play again in fresh slots.
 gepa calls synchronously from a thread of its own; the episodes run on the loop that started it.
 """
 
@@ -116,9 +116,9 @@ class _Adapter:
         """Rewards of the slots; 0 where there is none."""
         from gepa.core.adapter import EvaluationBatch
 
-        playing = self._arena.scores(_edits(candidate, self._options), batch)
-        scores = asyncio.run_coroutine_threadsafe(playing, self._loop).result()
-        rewards = [0.0 if score.reward is None else score.reward for score in scores]
+        playing = self._arena.tallies(_edits(candidate, self._options), batch)
+        tallies = asyncio.run_coroutine_threadsafe(playing, self._loop).result()
+        rewards = [0.0 if tally.reward is None else tally.reward for tally in tallies]
         traces = [{} for _ in rewards] if capture_traces else None
         return EvaluationBatch(outputs=rewards, scores=rewards, trajectories=traces)
 
@@ -131,7 +131,7 @@ class _Adapter:
 
 class _Quiet:
     def log(self, message: str) -> None:
-        """gepa's own progress is about scores that flatter."""
+        """gepa's own progress is about figures that flatter."""
 
 
 def _edits(candidate: Mapping[str, str], options: Mapping[str, Mapping[str, Edit | None]]) -> list[Edit]:

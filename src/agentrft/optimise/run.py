@@ -20,6 +20,7 @@ from agentrft.optimise.plan import OptimisePlan, Split
 from agentrft.optimise.propose import Evidence, propose
 from agentrft.optimise.search import Kept, Tell, combine, halve, prune
 from agentrft.types import ToolSpec
+from agentrft.writing import write_whole
 
 Verdict = Literal["adopted", "no_reliable_change", "nothing_to_try"]
 SMALL_BUDGET, SMALL_MENU = 600, 10
@@ -104,7 +105,7 @@ async def _menu(
     slots = slots_of(len(arena.items), 0, count)
     known = _read_menu(kept)
     if known is not None:
-        await arena.scores([], slots)
+        await arena.tallies([], slots)
         return known
     tell(f"baseline: {count} episodes on {min(count, len(arena.items))} items")
     played = await arena.play([], slots)
@@ -129,7 +130,7 @@ async def _search(plan: OptimisePlan, arena: Arena, menu: Sequence[Edit], budget
 
 
 def _check_playable(played: Sequence[Played]) -> None:
-    without = sum(one.score.reward is None for one in played)
+    without = sum(one.tally.reward is None for one in played)
     if without > _MOST_FAULTS * len(played):
         raise BoundaryError(
             f"{without} of {len(played)} episodes of the job as it is have no reward; mend its tools or grader first "
@@ -138,10 +139,7 @@ def _check_playable(played: Sequence[Played]) -> None:
 
 
 def _write_menu(menu: Sequence[Edit], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps([asdict(edit) for edit in menu], indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps([asdict(edit) for edit in menu], indent=1))
 
 
 def _read_menu(path: Path) -> list[Edit] | None:

@@ -19,7 +19,7 @@ from agentrft.protocols.engine import (
 from agentrft.protocols.grading import Grader, Monitor
 from agentrft.protocols.runtime import EndedWorker, Runtime, Worker
 from agentrft.protocols.store import EpisodeFilter, EpisodeRecord, Store
-from agentrft.protocols.tools import Tool, ToolContext, ToolSession, ToolSet
+from agentrft.protocols.tools import RestorableSession, Tool, ToolContext, ToolSession, ToolSet
 
 __all__ = [
     "BackwardReport",
@@ -42,6 +42,7 @@ __all__ = [
     "OpenJudge",
     "OptimReport",
     "Reply",
+    "RestorableSession",
     "Runtime",
     "Store",
     "Tool",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agentrft.types import Item, ToolCall, ToolResult, ToolSpec
 
@@ -66,6 +66,24 @@ class ToolSession(Protocol):
 
     async def close(self) -> None:
         """End the episode's tools; safe to call twice. Never raises for what a tool does."""
+        ...
+
+
+@runtime_checkable
+class RestorableSession(ToolSession, Protocol):
+    """The tools of an episode, which other episodes of the item may go on from."""
+
+    @property
+    def can_snapshot(self) -> bool:
+        """Whether all of them can tell their state and go back to it."""
+        ...
+
+    async def snapshot(self) -> object:
+        """The state of the tools, with what guards know of the calls so far. Raises ToolFault."""
+        ...
+
+    async def restore(self, snapshot: object) -> None:
+        """Go on from where another session of the same tools and item was. Raises ToolFault."""
         ...
 
 

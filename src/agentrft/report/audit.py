@@ -6,18 +6,17 @@ Evidence is hostile text: it is made printable for terminals, and escaped by Jin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from agentrft.report.templating import resource, templates
 from agentrft.report.text import one_line, printable
+from agentrft.writing import write_whole
 
 _MARKS = {
     "safe": ("✓", "green"),
@@ -81,28 +80,15 @@ def audit_summary(document: Mapping[str, Any]) -> str:
 
 def audit_page(document: Mapping[str, Any], title: str) -> str:
     """The whole page as text: self-contained, without scripts."""
-    environment = Environment(
-        loader=PackageLoader("agentrft.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    style = (resources.files("agentrft.report") / "templates" / "page.css").read_text(encoding="utf-8")
-    template = environment.get_template("audit.html.j2")
+    template = templates().get_template("audit.html.j2")
     return template.render(
-        audit=document, title=title, summary=audit_summary(document), marks=_MARKS, style=Markup(style)
+        audit=document, title=title, summary=audit_summary(document), marks=_MARKS, style=resource("page.css")
     )
 
 
 def write_audit_page(document: Mapping[str, Any], title: str, path: Path) -> Path:
     """Write the page, replacing an older one in one step; returns `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(audit_page(document, title), encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_whole(path, audit_page(document, title), errors="replace")
 
 
 def _number(value: float | None) -> str:

@@ -5,22 +5,20 @@ What models and tools said is hostile input; `agentrft.report.html` says how it 
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from agentrft.protocols import EpisodeRecord
 from agentrft.report.diagnose import GO_WORDS, bounds_of, fact_lines, figure_rows, player_of, points, where_of
 from agentrft.report.diagnose_plots import diagnosis_figures, sorted_items
-from agentrft.report.text import printable
+from agentrft.report.templating import json_for_script, plotly_script, resource, templates
 from agentrft.report.transcript import Line, transcript
 from agentrft.report.wording import number
+from agentrft.writing import write_whole
 
 _WORDS = {
     "system": "system",
@@ -52,11 +50,11 @@ def diagnosis_page(document: Mapping[str, Any], records: Mapping[str, EpisodeRec
             items=sorted_items(document),
             records=records,
             figures=figures,
-            figure_data=_json_for_script(figures),
-            plotly=Markup(_resource("plotly", "package_data/plotly.min.js")),  # the package's own file, not user text
-            style=Markup(_resource("agentrft.report", "templates/page.css")),
-            own_style=Markup(_resource("agentrft.report", "templates/diagnose.css")),
-            script=Markup(_resource("agentrft.report", "templates/page.js")),
+            figure_data=json_for_script(figures),
+            plotly=plotly_script(),
+            style=resource("page.css"),
+            own_style=resource("diagnose.css"),
+            script=resource("page.js"),
             nonce=secrets.token_urlsafe(16),
         )
     )
@@ -64,23 +62,11 @@ def diagnosis_page(document: Mapping[str, Any], records: Mapping[str, EpisodeRec
 
 def write_diagnosis_page(document: Mapping[str, Any], records: Mapping[str, EpisodeRecord], path: Path) -> Path:
     """Write the page, replacing an older one in one step; returns `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(diagnosis_page(document, records), encoding="utf-8", errors="replace")
-    draft.replace(path)
-    return path
+    return write_whole(path, diagnosis_page(document, records), errors="replace")
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("agentrft.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters |= {"bounds": bounds_of, "points": points, "number": number}
+    environment = templates(bounds=bounds_of, points=points, number=number)
     environment.globals |= {"lines_of": _lines_of, "where": where_of, "words": _WORDS}
     return environment
 
@@ -93,12 +79,3 @@ def _lines_of(record: EpisodeRecord) -> list[Line]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LINE_CHARS else f"{text[:_LINE_CHARS]}\n… {len(text) - _LINE_CHARS} more characters"
-
-
-def _json_for_script(value: Any) -> Markup:
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _resource(package: str, name: str) -> str:
-    return (resources.files(package) / name).read_text(encoding="utf-8")

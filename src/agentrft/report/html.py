@@ -7,22 +7,20 @@ connection at all.
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from agentrft.report.model import Report
 from agentrft.report.plots import figures, stop_colour, stop_reason_order
-from agentrft.report.text import printable
+from agentrft.report.templating import json_for_script, plotly_script, resource, templates
 from agentrft.report.transcript import transcript
 from agentrft.report.wording import bounds, duration, gain, number, stop_words
 from agentrft.stats import Interval
+from agentrft.writing import write_whole
 
 _LINE_WORDS = {
     "call": "call",
@@ -43,10 +41,10 @@ def page(report: Report) -> str:
         .render(
             report=report,
             figures=made,
-            figure_data=_json_for_script(made),
-            plotly=Markup(_plotly_script() if made else ""),  # the package's own file, not user text
-            style=Markup(_resource("page.css")),
-            script=Markup(_resource("page.js")),
+            figure_data=json_for_script(made),
+            plotly=plotly_script() if made else "",
+            style=resource("page.css"),
+            script=resource("page.js"),
             nonce=secrets.token_urlsafe(16),
             measures=_measures(report),
             splits=_splits(report),
@@ -61,23 +59,11 @@ def page(report: Report) -> str:
 
 def write_page(report: Report, path: Path) -> Path:
     """Write the page, replacing an older one in one step; returns `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(page(report), encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_whole(path, page(report), errors="replace")
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("agentrft.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters |= {"bounds": bounds, "duration": duration, "gain": gain, "number": number}
+    environment = templates(bounds=bounds, duration=duration, gain=gain, number=number)
     environment.globals |= {"transcript": transcript, "share": _share, "words": _LINE_WORDS}
     return environment
 
@@ -122,16 +108,3 @@ def _curve_rows(report: Report) -> list[dict[str, Any]]:
         measured = (point.reward, point.success, point.calls) if point else (None, None, None)
         rows.append({"step": step, "values": (*measured, validation.get(step))})
     return rows
-
-
-def _json_for_script(value: Any) -> Markup:
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _plotly_script() -> str:
-    return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-
-
-def _resource(name: str) -> str:
-    return (resources.files("agentrft.report") / "templates" / name).read_text(encoding="utf-8")

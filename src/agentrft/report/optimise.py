@@ -7,18 +7,17 @@ printable for terminals and escaped in the page, which runs no script.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from agentrft.report.templating import resource, templates
 from agentrft.report.text import one_line, printable
+from agentrft.writing import write_whole
 
 _HEADLINES = {
     "adopted": "A better agent",
@@ -47,13 +46,14 @@ def lede(document: Mapping[str, Any]) -> str:
         f"Measured on {gain['n_items']} untouched items, the same for both sides, {gain['n_episodes']} episodes in "
         f"all: {found['wins']} items better, {len(found['losses'])} worse, {found['ties']} alike."
     )
-    if document["verdict"] != "adopted" and (gain["low"] or 0) > 0:
+    if document["verdict"] == "adopted":
+        searched = document["searched"]
+        flattery = "" if searched is None else f" While searching it looked like {_points(searched)}."
+        return f"{measured} Adopted: the whole interval lies above zero.{flattery}"
+    if (gain["low"] or 0) > 0:
         return f"{measured} Not adopted: with the edits more episodes had no reward; if these failed, nothing is won."
-    seen = f" A gain of {_points(found['smallest_seen'])} would be seen four times in five."
-    flattery = (
-        "" if document["searched"] is None else f" While searching it looked like {_points(document['searched'])}."
-    )
-    return measured + (seen if document["verdict"] != "adopted" else flattery)
+    seen = f"A gain of {_points(found['smallest_seen'])} would be seen four times in five."
+    return f"{measured} Not adopted: the interval does not lie above zero. {seen}"
 
 
 def figures_table(document: Mapping[str, Any]) -> Table | None:
@@ -99,33 +99,20 @@ def hunk_lines(document: Mapping[str, Any]) -> list[RenderableType]:
 
 def optimise_page(document: Mapping[str, Any], patch: str | None) -> str:
     """The whole page as text: self-contained, without scripts; `patch` is the diff, where something was adopted."""
-    environment = Environment(
-        loader=PackageLoader("agentrft.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters["points"] = _points
-    style = (resources.files("agentrft.report") / "templates" / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("optimise.html.j2").render(
+    template = templates(points=_points).get_template("optimise.html.j2")
+    return template.render(
         found=document,
         headline=headline(document),
         lede=lede(document),
         figures=list(figures(document)) if document["confirmation"] else [],
         patch=patch,
-        style=Markup(style),
+        style=resource("page.css"),
     )
 
 
 def write_optimise_page(document: Mapping[str, Any], patch: str | None, path: Path) -> Path:
     """Write the page, replacing an older one in one step; returns `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(optimise_page(document, patch), encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_whole(path, optimise_page(document, patch), errors="replace")
 
 
 def _points(value: float) -> str:

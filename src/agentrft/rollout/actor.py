@@ -27,6 +27,10 @@ class Dialogue(Protocol):
         """The next reply, already part of the dialogue. Raises EngineFault."""
         ...
 
+    def take(self, reply: Reply) -> None:
+        """Append a reply that is there already, as if it had just been written."""
+        ...
+
     def add_results(self, results: Sequence[ToolResult]) -> bool:
         """Append what the calls gave and open the next reply; False, and nothing appended, when it does not fit."""
         ...
@@ -112,12 +116,9 @@ class TokenDialogue:
             last = chunk
         if last is None or last.finish_reason is None:
             raise EngineFault(f"the generator stopped after {len(tokens)} tokens without a finish_reason")
-        # Appended in one go: a reply cancelled half-way (time limit) leaves no trace in the stream.
-        self._append(tokens, log_probs)
-        self._policy_versions.append(last.policy_version)
         truncated = last.finish_reason == "length"
         message, malformed = self._read(tokens, truncated)
-        return Reply(
+        reply = Reply(
             message=message,
             tokens=tokens,
             log_probs=log_probs,
@@ -125,6 +126,14 @@ class TokenDialogue:
             malformed=malformed,
             policy_version=last.policy_version,
         )
+        # Appended in one go: a reply cancelled half-way (time limit) leaves no trace in the stream.
+        self.take(reply)
+        return reply
+
+    def take(self, reply: Reply) -> None:
+        """Append the reply's tokens as generated ones."""
+        self._append(reply.tokens, reply.log_probs)
+        self._policy_versions.append(reply.policy_version)
 
     def add_results(self, results: Sequence[ToolResult]) -> bool:
         """Append the rendered results if at least one token of a reply still fits after them."""
@@ -193,9 +202,13 @@ class TextDialogue:
 
     async def reply(self, seed: int) -> Reply:
         """Ask the model; the seed has no effect on it."""
-        message = await self._model.reply(self._messages, self._tools)
-        self._messages.append(message)
-        return Reply(message=message)
+        reply = Reply(message=await self._model.reply(self._messages, self._tools))
+        self.take(reply)
+        return reply
+
+    def take(self, reply: Reply) -> None:
+        """Append the message."""
+        self._messages.append(reply.message)
 
     def add_results(self, results: Sequence[ToolResult]) -> bool:
         """Append one tool message per result."""

@@ -81,7 +81,7 @@ async def _converse(
     limits = agent.limits
     turn = malformed_in_a_row = 0
     while True:
-        state_hash = _short(await session.state_hash()) if agent.asks_state else None
+        state_hash = short_state(await session.state_hash()) if agent.asks_state else None
         start = dialogue.position
         reply = _with_call_ids(await dialogue.reply(key.seed(turn)), turn)
         course.add_reply(reply, start, dialogue.position, state_hash)
@@ -94,7 +94,7 @@ async def _converse(
             return StopReason.MALFORMED
         if turn + 1 == limits.max_turns:
             return StopReason.MAX_TURNS
-        results = await _results(reply, session, turn)
+        results = await results_of(reply, session, turn)
         course.add_results(results)
         if any(result.ends_episode for result in results):
             return StopReason.GUARDRAIL
@@ -103,7 +103,7 @@ async def _converse(
         turn += 1
 
 
-async def _results(reply: Reply, session: ToolSession, turn: int) -> list[ToolResult]:
+async def results_of(reply: Reply, session: ToolSession, turn: int) -> list[ToolResult]:
     """Run the calls of one reply side by side, or say why it could not be read."""
     if reply.malformed:
         ids = [call.id for call in reply.message.tool_calls] or [_call_id(turn, 0)]
@@ -117,7 +117,7 @@ def _with_call_ids(reply: Reply, turn: int) -> Reply:
     return replace(reply, message=replace(reply.message, tool_calls=calls))
 
 
-def _short(state_hash: str | None) -> str | None:
+def short_state(state_hash: str | None) -> str | None:
     """A long one as its digest: it is stored with every turn, and only whether two are equal counts."""
     if state_hash is None or len(state_hash) <= _MAX_STATE_HASH:
         return state_hash

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from agentrft.graders import GroupGrader, grade_episode, grade_episodes
 from agentrft.protocols import Grader
+from agentrft.rollout.branch import branch_off
 from agentrft.rollout.episode import Agent, run_episode
+from agentrft.rollout.forks import Forks
 from agentrft.rollout.ids import EpisodeKey
 from agentrft.together import together
 from agentrft.types import Episode, Grade, Group, Item
@@ -42,6 +44,13 @@ class Rollout:
     step: int
     members: int
     seats: Sequence[Seat]
+    forks: Forks | None = None
+    """Members that branch off from others; None where each is an episode of its own."""
+
+    @property
+    def roots(self) -> range:
+        """Members that begin at the beginning."""
+        return range(self.members if self.forks is None else self.forks.trees)
 
 
 async def run_groups(
@@ -52,7 +61,7 @@ async def run_groups(
     finished: Mapping[str, GradedEpisode] | None = None,
     on_graded: Callable[[GradedEpisode], None] = lambda graded: None,
 ) -> list[Group]:
-    """One group per seat, in the order of the seats, members in order.
+    """One group per seat, in the order of the seats, members in order; one that finds no place to branch is left out.
 
     All episodes are in flight at once: batching them is the engine's business. An episode whose id is in `finished`
     is taken from there unchanged. `on_graded` is called for every other one as soon as it has its grade.
@@ -61,23 +70,37 @@ async def run_groups(
 
     desks = [_Desk(grader, seat.item) for seat in rollout.seats]
 
-    async def play(seat: Seat, member: int, desk: _Desk) -> GradedEpisode:
+    async def play(seat: Seat, member: int, desk: _Desk, trunk: Episode | None, turn: int) -> GradedEpisode | None:
         key = EpisodeKey(run=rollout.run, step=rollout.step, item=seat.item.id, member=member, attempt=seat.attempt)
         if finished and key.id in finished:
             return finished[key.id]
-        episode = await run_episode(seat.item, key, agent, order=(seat.index, member))
+        order = (seat.index, member)
+        if trunk is None:
+            episode = await run_episode(seat.item, key, agent, order=order)
+        else:
+            episode = await branch_off(trunk, turn, seat.item, key, agent, order=order)
+        if episode is None:
+            return None
         graded = GradedEpisode(episode=episode, grade=await desk.grade(episode))
         on_graded(graded)
         return graded
 
-    members = range(rollout.members)
+    async def grow(seat: Seat, root: int, desk: _Desk) -> list[GradedEpisode]:
+        trunk = await play(seat, root, desk, None, 0)
+        if trunk is None or rollout.forks is None:
+            return [trunk] if trunk else []
+        places = rollout.forks.branches(root, rollout.members)
+        branches = await together(play(seat, member, desk, trunk.episode, turn) for member, turn in places)
+        return [trunk, *(branch for branch in branches if branch)]
+
     seated = list(zip(rollout.seats, desks, strict=True))
-    played = iter(await together(play(seat, member, desk) for seat, desk in seated for member in members))
-    groups_I_G = [(seat, [next(played) for _ in members]) for seat in rollout.seats]
-    return [
-        Group(item=seat.item, episodes=tuple(g.episode for g in group), grades=tuple(g.grade for g in group))
-        for seat, group in groups_I_G
-    ]
+    grown = iter(await together(grow(seat, root, desk) for seat, desk in seated for root in rollout.roots))
+    groups: list[Group] = []
+    for seat in rollout.seats:
+        graded = sorted((one for _ in rollout.roots for one in next(grown)), key=lambda one: one.episode.member)
+        episodes, grades = [one.episode for one in graded], [one.grade for one in graded]
+        groups.append(Group(item=seat.item, episodes=tuple(episodes), grades=tuple(grades)))
+    return groups
 
 
 class _Desk:

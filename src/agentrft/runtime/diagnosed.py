@@ -15,6 +15,7 @@ from agentrft.jobs.service import StoredJob, create_job, job_folder, stored_job
 from agentrft.jobs.spec import JobSpec
 from agentrft.protocols import ChatEndpoint, Store
 from agentrft.types import Item
+from agentrft.writing import write_whole
 
 FILE = "diagnosis.json"
 PAGE = "diagnosis.html"
@@ -104,13 +105,9 @@ def write_diagnosis(job: StoredJob, document: dict[str, Any]) -> Path:
     """Keep it in the job's folder, whole or not at all; raises StoreFault when the disk refuses."""
     path = job.folder / FILE
     try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{FILE}.tmp")
-        draft.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        draft.replace(path)
+        return write_whole(path, json.dumps(document, indent=1, allow_nan=False))
     except OSError as error:
         raise StoreFault(f"could not write {path}: {error}; free disk space") from error
-    return path
 
 
 def _is_usable(job: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ import psutil
 
 from agentrft.errors import StoreFault
 from agentrft.jobs.service import job_folder
+from agentrft.net.last_words import end_of
 from agentrft.protocols import EndedWorker, Worker
 from agentrft.runtime import processes
 from agentrft.runtime.settings import WorkerSettings
@@ -154,6 +155,7 @@ def _tail(path: Path, begin: int) -> str:
     """The end of what was written from `begin` on."""
     with suppress(OSError), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(begin if begin <= size else 0, size - _TAIL_BYTES))  # shortened since: from its beginning
-        return file.read().decode("utf-8", "replace").strip()
+        begin = begin if begin <= size else 0  # shortened since: from its beginning
+        start = file.seek(max(begin, size - _TAIL_BYTES))
+        return end_of(file.read(), is_cut=start > begin)
     return ""

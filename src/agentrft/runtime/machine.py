@@ -16,8 +16,9 @@ from typing import Literal
 import psutil
 
 from agentrft.home import home
+from agentrft.sandbox.choice import Choice, choose
 from agentrft.sandbox.layers import LAYERS, Report
-from agentrft.sandbox.process import jail_report
+from agentrft.sandbox.start import measured
 from agentrft.store import sqlite_driver
 
 TORCH_PACKAGES = ("torch", "transformers", "peft", "safetensors", "llguidance")
@@ -45,7 +46,7 @@ def examine() -> list[tuple[str, list[Fact]]]:
         ("Machine", list(_machine())),
         ("Numbers", list(_numbers())),
         ("Packages", list(_packages())),
-        ("Sandbox", sandbox_facts(jail_report())),
+        ("Sandbox", sandbox_facts(choose("auto"), measured("jail"))),
         ("Models", list(_models())),
         ("State", list(_state())),
     ]
@@ -124,18 +125,21 @@ def _packages() -> Iterator[Fact]:
             yield Fact(name=name, value=version or "not installed", state="ok" if version else "bad")
 
 
-def sandbox_facts(report: Report) -> list[Fact]:
-    """What confines Python graders here: whether they run at all, every layer that holds, every one that does not."""
-    refusal = report.refusal
+def sandbox_facts(choice: Choice, jail: Report) -> list[Fact]:
+    """Where Python graders run here, if they do; every layer of the jail that holds, every one that does not."""
     advice = (
         "Linux with Landlock or unprivileged user namespaces can jail them; graders that you trust like your own "
         "programs run with `isolation: process`."
     )
-    verdict = Fact(name="python graders", value="jailed")
-    if refusal is not None:
-        verdict = Fact(name="python graders", value=f"refused: {refusal}", state="warn", advice=advice)
-    enforced = [label for layer, label in LAYERS.items() if layer in report.enforced]
-    missing = [f"{LAYERS[layer]} ({why})" for layer, why in report.missing.items()]
+    verdict = Fact(name="python graders", value=choice.name.replace("a jail", "jailed", 1))
+    if choice.isolation == "monty":
+        value = f"in {choice.name}, which has a part of Python; graders that need more are refused; "
+        verdict = Fact(name="python graders", value=value + "; ".join(choice.lacking), state="warn", advice=advice)
+    elif choice.isolation is None:
+        value = f"refused: {'; '.join(choice.lacking)}"
+        verdict = Fact(name="python graders", value=value, state="warn", advice=advice)
+    enforced = [label for layer, label in LAYERS.items() if layer in jail.enforced]
+    missing = [f"{LAYERS[layer]} ({why})" for layer, why in jail.missing.items() if layer in LAYERS]
     facts = [verdict, Fact(name="enforced", value=", ".join(enforced) or "nothing")]
     return [*facts, Fact(name="not enforced", value="; ".join(missing))] if missing else facts
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 
 from agentrft.clock import SYSTEM_CLOCK
 from agentrft.errors import StoreFault, UserError
+from agentrft.jobs.service import secrets_of
+from agentrft.net.last_words import without_secrets
 from agentrft.protocols import Clock, EndedWorker, Runtime, Worker
 from agentrft.runtime.lease import LEASE_S
 from agentrft.store import SqlStore
@@ -134,7 +136,14 @@ class Scheduler:
         self._heard.pop(ended.worker, None)
         if job is not None and job.token == ended.worker.token and job.owner is not None:
             with self._one_job():
-                self._revive(job, f"its worker ended with {ended.how}", ended.tail)
+                self._revive(job, f"its worker ended with {ended.how}", self._shown(job.id, ended.tail))
+
+    def _shown(self, job_id: str, tail: str) -> str:
+        """The tail without secrets; nothing of it where the job's cannot be opened, and so not be found in it."""
+        try:
+            return without_secrets(tail, secrets_of(self._store, job_id))
+        except UserError:
+            return ""
 
     def _attend_workers(self, jobs: Mapping[str, OpenJob]) -> None:
         """Send away workers whose job is not theirs any more, and kill those that do not go."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentrft import build
+from agentrft.graders import sandboxes_of
 from agentrft.home import home
 from agentrft.jobs.event_data import teller
 from agentrft.jobs.models import publish
@@ -51,6 +52,7 @@ async def train_job(
     `fenced` is the store as the job's owner may use it; `validation` replaces the job's validation items.
     """
     write_job_file(job, live.weights.folder, job.fine_tuned_model)
+    note_sandboxes(fenced, job)
     log = RunLog(fenced, job.id, watch=watch, tell=teller(job.spec, job.kind))
     result = await _loop(live, job, log, should_stop, validation)
     if result.stopped:
@@ -67,6 +69,15 @@ def note_stop(fenced: SqlStore, outcome: Outcome) -> None:
     """The job is `paused`, and says after which step and why."""
     fenced.set_job_status(outcome.job.id, "paused")
     fenced.add_event(outcome.job.id, f"Stopped after step {outcome.result.last.step}: {outcome.stopped}")
+
+
+def note_sandboxes(fenced: SqlStore, job: StoredJob) -> None:
+    """An event on where each Python grader runs: another machine may give the job another sandbox."""
+    graders = [job.spec.method.reinforcement, job.spec.audit] if job.kind == "reinforcement" else []
+    for section in graders:
+        if section and section.grader:
+            for sentence in sandboxes_of(section.grader):
+                fenced.add_event(job.id, sentence[:1].upper() + sentence[1:])
 
 
 async def _loop(

@@ -20,6 +20,7 @@ from agentrft.sandbox.limits import limit_this_process
 from agentrft.sandbox.run_code import Runner
 
 MAX_ANSWER_BYTES = 64_000
+MAX_ERROR_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 8_000
 HEAD = struct.Struct(">cII")
 _CHANNEL, _FIRST_FOREIGN = 3, 4
@@ -40,11 +41,13 @@ def die_with_parent():
 class World:
     """What every child of a worker shares: how it dies with the worker, its empty input, its system-call filter."""
 
-    def __init__(self, system_calls=None):
+    def __init__(self, system_calls, results):
         self.die_with_parent = die_with_parent()
         self.empty = os.open(os.devnull, os.O_RDONLY)
         self.system_calls = system_calls
         """A `seccomp.Filter`, or None in a plain process."""
+        self.results = results
+        """How the calls of a request are answered, one result after another."""
 
     def confine(self, header, channel, output):
         """Own session, own descriptors (0 empty, 1 and 2 captured, 3 the channel), limits, and last the filter."""
@@ -61,7 +64,7 @@ class World:
             self.system_calls.switch_on()
 
 
-def serve(header, payload):
+def serve(header, payload, results):
     """Answer every call of the request, one frame each, and leave."""
     nonce = header["nonce"].encode()
 
@@ -70,7 +73,7 @@ def serve(header, payload):
         while frame:
             frame = frame[_write(_CHANNEL, frame) :]
 
-    for found in results(payload, header["n_calls"], Runner(send, _CHANNEL)):
+    for found in results(header, payload, Runner(send, _CHANNEL)):
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -82,20 +85,20 @@ def serve(header, payload):
     os._exit(0)
 
 
-def results(payload, n_calls, run_code):
+def python_results(header, payload, run_code):
     """One result for each call; the source is run once, and its failure is the result of every call."""
     try:
         request = json.loads(payload)
         namespace = load(request, run_code)
     except BaseException as error:
-        for _ in range(n_calls):
-            yield {"error": _describe(error), "traceback": _trace(error)}
+        for _ in range(header["n_calls"]):
+            yield {"error": describe(error), "traceback": _trace(error)}
         return
     for name, arguments in request["calls"]:
         try:
             found = call(namespace, name, arguments)
         except BaseException as error:
-            found = {"error": _describe(error), "traceback": _trace(error)}
+            found = {"error": describe(error), "traceback": _trace(error)}
         yield found
 
 
@@ -113,8 +116,12 @@ def load(request, run_code):
 
 
 def call(namespace, name, arguments):
-    """The value as JSON if it has such a form, and its exact type."""
-    value = namespace[name](*arguments)
+    """What the function gives."""
+    return described(namespace[name](*arguments))
+
+
+def described(value):
+    """A result: the value as JSON if it has such a form, and its exact type."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     try:
         shown = _decode(_encode(value))
@@ -128,12 +135,12 @@ def leave():
     os._exit(_LEAVING)
 
 
-def _describe(error):
+def describe(error):
     try:
         text = str(error)
     except BaseException:
         text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text}"[:2000] if text else type(error).__name__
+    return f"{type(error).__name__}: {text}"[:MAX_ERROR_CHARS] if text else type(error).__name__
 
 
 def _trace(error):

@@ -43,27 +43,31 @@ _DANGEROUS = {
 
 
 def examine(world: Any, report: Report, control: socket.socket) -> Report:
-    """The report with what a confined child could and could not do; a child that gives no answer is a hole."""
+    """The report with what a confined child could and could not do."""
+    return _judged(report, tried(world, control, holes))
+
+
+def tried(world: Any, control: socket.socket, holes: Callable[[], list[str]]) -> list[str]:
+    """What `holes` finds in a confined child; a child that gives no answer is a hole."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         control.close()
-        _answer(world, theirs.fileno())
+        _answer(world, theirs.fileno(), holes)
     theirs.close()
     ours.settimeout(10.0)
     try:
-        found = json.loads(_everything(ours))
+        return json.loads(_everything(ours))
     except (OSError, ValueError):
-        found = ["the probes gave no answer"]
+        return ["the probes gave no answer"]
     finally:
         ours.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return _judged(report, found)
 
 
-def _answer(world: Any, channel: int) -> None:
+def _answer(world: Any, channel: int, holes: Callable[[], list[str]]) -> None:
     """In the child: confine it, try everything, say what worked, and leave."""
     try:
         try:

@@ -7,44 +7,36 @@ output does to its interpreter is gone with the child, so it cannot touch the ne
 data: JSON of bounded size and expected shape, or a fault.
 
 `isolation="jail"` (Linux, the default) adds what `jail` and `child` switch on: namespaces, a read-only root with
-nothing of the user's in it, Landlock, a system-call filter. The worker tries forbidden things when it starts, and
-`call` raises SandboxFault when this machine enforces too little. `isolation="process"` has none of that: such code may
-do whatever the user running agentrft may do, so it is for trusted code only. docs/sandbox.md says what neither of them
-stops. There is no Windows version (no fork).
+nothing of the user's in it, Landlock, a system-call filter. With `isolation="monty"` the child hands the code to an
+interpreter of a part of Python that cannot reach the machine. In both the worker tries forbidden things when it starts,
+and `call` raises SandboxFault when too little holds. `isolation="process"` has none of that: such code may do whatever
+the user running agentrft may do, so it is for trusted code only. docs/sandbox.md says what none of them stops. There is
+no Windows version (no fork).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import json
 import os
-import platform
 import secrets
 import signal
 import socket
-import struct
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agentrft.errors import SandboxFault
-from agentrft.sandbox.layers import LAYERS, Isolation, Report, read_report
+from agentrft.sandbox import start
+from agentrft.sandbox.layers import Isolation, Report, read_report
+from agentrft.sandbox.start import LENGTH, MAX_FRAME_BYTES, START_S, start_process
 
 MAX_GROUP = 16
 """Calls that may share one child: the samples of one prompt."""
 
-_PACKAGE = Path(__file__).parents[2]
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from agentrft.sandbox.worker import main; "
-_RUN = _START + "sys.path.remove(sys.argv[1]); main(int(sys.argv[2]), sys.argv[3])"
-_LENGTH = struct.Struct(">I")
-_MAX_FRAME_BYTES = 65_536  # an answer or printed text of 64,000 bytes, or a header
-_START_S = 30.0
 _GRACE_S = 10.0  # beyond a call's own limit, before the worker itself counts as stuck (importing numpy takes 0.2 s)
 
 
@@ -121,6 +113,21 @@ class ForkServer:
         if not 1 <= len(arguments_G) <= MAX_GROUP:
             raise ValueError(f"got {len(arguments_G)} calls for one process, expected 1 to {MAX_GROUP}")
         calls = [(program.function, list(arguments)) for arguments in arguments_G]
+        return await self._request(program, calls, timeout_s)
+
+    async def gaps(self, program: Program, *, timeout_s: float) -> list[str]:
+        """What the program needs and Monty lacks, for people; empty when it can be run. With `isolation="monty"` only.
+
+        The source is run once for it. Raises SandboxFault as `call` does.
+        """
+        (found,) = await self._request(program, None, timeout_s)
+        if isinstance(found, SandboxFault):
+            raise found
+        return found.value if found.error is None else [found.error]
+
+    async def _request(
+        self, program: Program, calls: list[tuple[str, list[Any]]] | None, timeout_s: float
+    ) -> list[Outcome | SandboxFault]:
         request = {"source": program.source, "filename": program.filename, "calls": calls}
         payload = json.dumps(request).encode()
         if self._loop is not asyncio.get_running_loop():
@@ -133,10 +140,10 @@ class ForkServer:
                 "op": "call",
                 "id": next(self._ids),
                 "nonce": secrets.token_hex(8),
-                "n_calls": len(calls),
+                "n_calls": 1 if calls is None else len(calls),
                 "timeout_s": timeout_s,
                 "memory_bytes": self._memory_bytes,
-                "imports": list(program.imports),
+                "imports": [] if self.isolation == "monty" else list(program.imports),
             }
             return await worker.call(header, payload)
 
@@ -179,11 +186,11 @@ class _Worker:
     @classmethod
     async def start(cls, isolation: Isolation) -> _Worker:
         """A worker that has said what confines it. Raises SandboxFault when that is not enough."""
-        if isolation == "jail" and (refusal := platform_refusal()) is not None:
+        if (refusal := start.refusal(isolation)) is not None:
             raise SandboxFault(f"the sandbox refuses to run: {refusal}")
         worker = cls(*start_process(isolation))
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(START_S):
                 worker.report = read_report(await worker._frame())
         except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError):
             await worker.stop()
@@ -238,7 +245,7 @@ class _Worker:
             os.kill(self._process.pid, signal.SIGKILL)
 
     async def _send(self, *frames: bytes) -> None:
-        data = b"".join(_LENGTH.pack(len(frame)) + frame for frame in frames)
+        data = b"".join(LENGTH.pack(len(frame)) + frame for frame in frames)
         try:
             async with self._sending:
                 await asyncio.get_running_loop().sock_sendall(self._socket, data)
@@ -270,8 +277,8 @@ class _Worker:
                     future.set_exception(SandboxFault("the sandbox's worker died"))
 
     async def _frame(self) -> bytes:
-        (length,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
-        if length > _MAX_FRAME_BYTES:
+        (length,) = LENGTH.unpack(await self._exactly(LENGTH.size))
+        if length > MAX_FRAME_BYTES:
             raise ValueError("a frame larger than any answer")
         return await self._exactly(length)
 
@@ -284,57 +291,6 @@ class _Worker:
                 raise EOFError
             data += chunk
         return data
-
-
-@functools.cache
-def jail_report() -> Report:
-    """What a jail on this machine is confined by; starts one and ends it, about 0.2 s, once in a process's life."""
-    if (refusal := platform_refusal()) is not None:
-        return Report(isolation="jail", missing=dict.fromkeys(LAYERS, refusal))
-    process, ours = start_process("jail")
-    try:
-        ours.settimeout(_START_S)
-        frame = _receive(ours, _LENGTH.unpack(_receive(ours, _LENGTH.size))[0])
-        return read_report(frame)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError):
-        return Report(isolation="jail", missing=dict.fromkeys(LAYERS, "the sandbox's worker did not start"))
-    finally:
-        ours.close()
-        process.kill()
-        process.wait()
-
-
-def platform_refusal() -> str | None:
-    """Why there can be no jail on this operating system; None on Linux."""
-    return None if sys.platform == "linux" else f"it needs Linux, this is {platform.system()}"
-
-
-def _receive(ours: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < min(count, _MAX_FRAME_BYTES):
-        chunk = ours.recv(count - len(data))
-        if not chunk:
-            raise EOFError
-        data += chunk
-    return data
-
-
-def start_process(isolation: Isolation) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A worker, and our end of its socket, which is non-blocking; its first frame is its report."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-c", _RUN, str(_PACKAGE), str(theirs.fileno()), isolation],
-            pass_fds=[theirs.fileno()],
-            env=_clean_environment(),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    ours.setblocking(False)
-    return process, ours
 
 
 def _response(frame: bytes) -> dict[str, Any]:
@@ -368,13 +324,3 @@ def _outcome(body: bytes, output: bytes, wall_s: float) -> Outcome | SandboxFaul
         output=output.decode("utf-8", "replace"),
         wall_s=wall_s,
     )
-
-
-def _clean_environment() -> dict[str, str]:
-    """Nothing of ours: no keys, no PYTHONPATH.
-
-    One thread for BLAS, because children share the cores; a fixed hash seed, because graders that walk over sets should
-    give the same grade after a restart (which is why the worker runs with `-s -P` instead of `-I`, that ignores it).
-    """
-    one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
-    return {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", **one_thread}

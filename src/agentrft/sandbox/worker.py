@@ -8,6 +8,7 @@ untrusted data, and wipes the payload once the child has it. A response is a JSO
 """
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import json
@@ -22,7 +23,7 @@ import time
 from agentrft.sandbox import child as inside
 from agentrft.sandbox.jail import enter
 from agentrft.sandbox.layers import Report
-from agentrft.sandbox.probe import examine
+from agentrft.sandbox.probe import examine, tried
 
 MAX_OUTPUT_BYTES = 64_000
 MAX_REQUEST_BYTES = 1_100_000  # of one `run_code`
@@ -146,7 +147,7 @@ class Worker:
         if pid == 0:
             try:
                 self.world.confine(header, theirs.fileno(), output_write)
-                inside.serve(header, payload)
+                inside.serve(header, payload, self.world.results)
             finally:
                 inside.leave()
         payload[:] = bytes(len(payload))  # later children are copies of this process
@@ -307,16 +308,18 @@ def _cause_of_death(status):
 
 def main(descriptor, isolation):
     control = socket.socket(fileno=descriptor)
-    system_calls = None
-    report = Report(isolation="process")
+    system_calls, report = None, Report(isolation=isolation)
     if isolation == "jail":
         system_calls, report = enter(control)
-    world = inside.World(system_calls)
+    monty = importlib.import_module("agentrft.sandbox.monty") if isolation == "monty" else None
+    world = inside.World(system_calls, monty.results if monty else inside.python_results)
     # Children inherit what exists now; freezing spares them copies of pages that only the collector would touch.
     gc.collect()
     gc.freeze()
     if isolation == "jail":
         report = examine(world, report, control)
+    elif monty:
+        report = dataclasses.replace(report, holes=tuple(tried(world, control, monty.holes)))
     send(control, report.as_json())
     worker = Worker(control, world)
     try:

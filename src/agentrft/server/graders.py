@@ -1,7 +1,7 @@
 """`/fine_tuning/alpha/graders/run` and `…/validate`: a grader tried on one sample, before a job depends on it.
 
 What a job may not say over the network may not be said here either (`jobs.remote`); endpoints are asked under the
-server's network policy, Python runs in its jail.
+server's network policy, Python runs in its sandbox.
 """
 
 from __future__ import annotations

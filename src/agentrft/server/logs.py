@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 
-from agentrft.net.secrets import MASK
+from agentrft.net.secrets import without_keys
 from agentrft.report.text import printable
-
-_SECRETS = re.compile(r"sk-[0-9A-Za-z]{8}-[0-9A-Za-z]{20,}(-[0-9A-Za-z]+)?|whsec_[0-9A-Za-z+/=_-]{8,}|(?<=Bearer )\S+")
-"""API keys, signing secrets, and whatever else an `Authorization` header carries."""
 
 
 class CleanFormatter(logging.Formatter):
@@ -19,7 +15,7 @@ class CleanFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return _SECRETS.sub(MASK, printable(super().format(record)))
+        return without_keys(printable(super().format(record)))
 
 
 def log_to_stderr() -> None:

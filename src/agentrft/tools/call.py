@@ -73,6 +73,14 @@ class _Outcome:
     wall_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastCalls:
+    """What an episode's path knows of the calls that it has made."""
+
+    history: History
+    kept: KeptOutputs
+
+
 class CallPath:
     """The calls of one episode."""
 
@@ -94,11 +102,25 @@ class CallPath:
         self._trace_id = trace_id
         self._limits = limits
         self._policy = policy
+        self._kept = kept
         self._presenter = Presenter(policy, limits, shaping or Shaping(), kept, item)
         self._monotonic = monotonic
         prompt = "\n".join(message.content or "" for message in item.messages)
         self.history = History(prompt=prompt)
         """What guards know of the episode so far."""
+
+    def past(self) -> PastCalls:
+        """What is known of the calls so far, for `go_on_from`."""
+        kept = KeptOutputs()
+        if self._kept is not None:
+            kept.take_over(self._kept)
+        return PastCalls(history=self.history.copy(), kept=kept)
+
+    def go_on_from(self, past: PastCalls) -> None:
+        """Know of these calls, and of no others."""
+        self.history = past.history.copy()
+        if self._kept is not None:
+            self._kept.take_over(past.kept)
 
     async def run(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """Results in the order of the calls; `is_error` where the model made a mistake.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentrft.errors import ToolFault
+from agentrft.net.last_words import without_secrets
 from agentrft.tools.process_frames import Frames
 from agentrft.tools.process_worker import MAX_FRAME_BYTES
 
@@ -107,4 +108,4 @@ def last_words(printed: str) -> str:
     """`; it last printed: …` in one line, or nothing; without our own frames in the traceback of a crash."""
     lines = (line.strip() for line in printed.splitlines())
     words = " / ".join(line for line in lines if line and "/agentrft/tools/process_" not in line)
-    return f"; it last printed: {words[-_MAX_LAST_CHARS:]}" if words else ""
+    return f"; it last printed: {without_secrets(words, {})[-_MAX_LAST_CHARS:]}" if words else ""

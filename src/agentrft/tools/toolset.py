@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentrft.errors import ToolFault, UserError
-from agentrft.tools.call import CallPath, OfferedTool
+from agentrft.tools.call import CallPath, OfferedTool, PastCalls
 from agentrft.tools.docs import ToolDoc, check_docs, documented
 from agentrft.tools.guardrails import Policy
 from agentrft.tools.guardrails.spec import ToolRules
@@ -73,11 +73,11 @@ class JobTools:
         that the job does not bind, ToolFault when a tool cannot start.
         """
         specs, checks = self._offered(item)
+        sources = [source for source in self._sources if any(name in checks for name in source.names)]
         sessions: list[SourceSession] = []
         try:
-            for source in self._sources:
-                if any(name in checks for name in source.names):
-                    sessions.append(await source.open(item, trace_id, self.limits.timeout_s))
+            for source in sources:
+                sessions.append(await source.open(item, trace_id, self.limits.timeout_s))
         except BaseException:
             await _close_all(sessions)
             raise
@@ -106,7 +106,8 @@ class JobTools:
             kept=kept,
             monotonic=self._monotonic,
         )
-        return EpisodeTools(specs, path, sessions)
+        can_snapshot = all(source.can_snapshot for source in sources)
+        return EpisodeTools(specs, path, sessions, can_snapshot=can_snapshot)
 
     def presented(self, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
         """Tools that a row describes, as the model is told about them; raises UserError as at construction."""
@@ -138,11 +139,24 @@ class JobTools:
         return (*(spec for spec in specs if spec.name not in hidden and self.policy.offers(spec.name)), *built_in)
 
 
-class EpisodeTools:
-    """All tools of one episode, `ToolSession` of protocols."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeState:
+    """Where the tools of an episode stand."""
 
-    def __init__(self, specs: tuple[ToolSpec, ...], path: CallPath, sessions: Sequence[SourceSession]) -> None:
+    bindings: Sequence[object]
+    """Snapshot of each that is open."""
+    calls: PastCalls
+
+
+class EpisodeTools:
+    """All tools of one episode, `RestorableSession` of protocols."""
+
+    def __init__(
+        self, specs: tuple[ToolSpec, ...], path: CallPath, sessions: Sequence[SourceSession], *, can_snapshot: bool
+    ) -> None:
         self.specs: Sequence[ToolSpec] = specs
+        self.can_snapshot = can_snapshot
+        """Whether every binding that is open can tell its state and go back to it."""
         self._path = path
         self._sessions = tuple(sessions)
         self._is_closed = False
@@ -169,6 +183,17 @@ class EpisodeTools:
         if len(hashes) > 1 and any(one is not None for one in hashes):
             return json.dumps(hashes)
         return hashes[0] if len(hashes) == 1 else None
+
+    async def snapshot(self) -> EpisodeState:
+        """The state of every binding, and of the calls so far; raises ToolFault when one cannot tell."""
+        return EpisodeState(bindings=[await session.snapshot() for session in self._sessions], calls=self._path.past())
+
+    async def restore(self, snapshot: object) -> None:
+        """Go on from a snapshot of an episode of the same item; raises ToolFault when a binding fails to."""
+        assert isinstance(snapshot, EpisodeState), type(snapshot)
+        for session, state in zip(self._sessions, snapshot.bindings, strict=True):
+            await session.restore(state)
+        self._path.go_on_from(snapshot.calls)
 
     async def close(self) -> None:
         """End the episode's tools; safe to call twice. Never raises for what a tool does."""

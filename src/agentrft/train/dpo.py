@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from agentrft.clock import SYSTEM_CLOCK
 from agentrft.losses import KtoLoss, KtoStepLoss, SimpoLoss, mean_row_kl
 from agentrft.losses.margins import StepLoss, unit_losses
 from agentrft.protocols import Clock, Learner
-from agentrft.train.checkpoint import Checkpoint, Checkpoints
+from agentrft.train.checkpoint import Checkpoints
 from agentrft.train.dpo_plan import DpoPlan, PreferenceLoss, PreferenceUnit
 from agentrft.train.log import RunLog, StepDone
+from agentrft.train.loss_state import LossState, Saves
 from agentrft.train.metrics import update_metrics
 from agentrft.train.order import stream
 from agentrft.train.plan import TrainResult
@@ -42,14 +42,15 @@ async def train(
     """
     stop = as_stop(should_stop)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
-    state = await _resume(checkpoints, learner, log) or DpoState()
+    saves = Saves(checkpoints, learner, log, metric="valid_loss")
+    state = await saves.resume()
     units, validation_units = await stop.finish(_referenced(plan, learner, state))
     if _owes_validation(plan, state):
         state, metrics = await stop.finish(_validate(plan.loss, validation_units, state, learner, {}))
         log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
-        await _save(checkpoints, learner, state, log)
+        await saves.save(state)
     stopped = None
-    while not state.is_done(plan) and not stopped:
+    while not _is_done(plan, state) and not stopped:
         step, started = state.step + 1, clock.monotonic()
         batch = [units[i] for i in stream(len(units), plan.seed, state.step * plan.batch_size, plan.batch_size)]
         rows_R = weighted(batch)
@@ -67,37 +68,12 @@ async def train(
             state, metrics = await stop.finish(_validate(plan.loss, validation_units, state, learner, metrics))
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
-            await _save(checkpoints, learner, state, log)
-    if state.step < plan.steps and state.is_done(plan):
+            await saves.save(state)
+    if state.step < plan.steps and _is_done(plan, state):
         log.notice(f"The held-out loss has not fallen for {plan.patience} validations: training ends here.")
     by_loss = sorted(state.validations, key=lambda point: point[1])
-    ended = None if state.is_done(plan) else stopped
+    ended = None if _is_done(plan, state) else stopped
     return result_of(checkpoints, state.step, [step for step, _ in by_loss], state.validations, ended, log)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DpoState:
-    """What a resume needs beside the weights, the optimiser and the reference."""
-
-    step: int = 0
-    """Steps done; which units come next follows from it."""
-    validations: tuple[tuple[int, float], ...] = ()
-    """(step, loss on the held-out units), in order."""
-
-    @property
-    def best_step(self) -> int:
-        """The earliest step with the lowest validation loss; the last step where there is no validation."""
-        return min(self.validations, key=lambda point: point[1])[0] if self.validations else self.step
-
-    def is_done(self, plan: DpoPlan) -> bool:
-        """True after the last step, and once `patience` validations in a row have not been better."""
-        since_best = sum(step > self.best_step for step, _ in self.validations)
-        return self.step >= plan.steps or (plan.patience is not None and since_best >= plan.patience)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> DpoState:
-        """What `asdict` made, after JSON."""
-        return cls(step=document["step"], validations=tuple((step, loss) for step, loss in document["validations"]))
 
 
 def weighted(units: Sequence[PreferenceUnit]) -> list[Row]:
@@ -112,7 +88,7 @@ def weighted(units: Sequence[PreferenceUnit]) -> list[Row]:
 
 
 async def _referenced(
-    plan: DpoPlan, learner: Learner, state: DpoState
+    plan: DpoPlan, learner: Learner, state: LossState
 ) -> tuple[Sequence[PreferenceUnit], Sequence[PreferenceUnit]]:
     """Training and validation units with the reference in their rows; as they are for a loss that needs none."""
     if isinstance(plan.loss, SimpoLoss):
@@ -138,23 +114,28 @@ def _per_unit(metrics: Mapping[str, float], loss: StepLoss) -> dict[str, float]:
     return found | ({"reference_kl": loss.reference_kl} if isinstance(loss, KtoStepLoss) else {})
 
 
+def _is_done(plan: DpoPlan, state: LossState) -> bool:
+    """True after the last step, and once `patience` validations in a row have not been better."""
+    since_best = sum(step > state.best_step for step, _ in state.validations)
+    return state.step >= plan.steps or (plan.patience is not None and since_best >= plan.patience)
+
+
 def _is_due(plan: DpoPlan, step: int) -> bool:
     return step % plan.checkpoint_interval == 0 or step == plan.steps
 
 
-def _owes_validation(plan: DpoPlan, state: DpoState) -> bool:
+def _owes_validation(plan: DpoPlan, state: LossState) -> bool:
     """The step was saved when a stop left no time for its validation."""
-    is_validated = bool(state.validations) and state.validations[-1][0] == state.step
-    return bool(plan.validation_units) and state.step > 0 and _is_due(plan, state.step) and not is_validated
+    return bool(plan.validation_units) and state.step > 0 and _is_due(plan, state.step) and not state.is_validated
 
 
 async def _validate(
     loss: PreferenceLoss,
     units: Sequence[PreferenceUnit],
-    state: DpoState,
+    state: LossState,
     learner: Learner,
     metrics: Mapping[str, float],
-) -> tuple[DpoState, Mapping[str, float]]:
+) -> tuple[LossState, Mapping[str, float]]:
     """State and metrics with loss, margin and accuracy on held-out units; unchanged where there are none."""
     if not units:
         return state, metrics
@@ -167,27 +148,3 @@ async def _validate(
         "valid_preferred_frac": sum(one.margin > 0 for one in found) / len(found),
     }
     return replace(state, validations=(*state.validations, (state.step, valid_loss))), {**metrics, **figures}
-
-
-async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> DpoState | None:
-    """The state of the newest good checkpoint, its weights loaded; None where there is none."""
-    newest = checkpoints.newest()
-    if newest is None:
-        return None
-    await learner.load(newest.path)
-    log.notice(f"Resuming after step {newest.step}.")
-    state = DpoState.from_json(newest.state)
-    _tell(newest, state, log)  # a kill may have come between saving it and telling
-    return state
-
-
-async def _save(checkpoints: Checkpoints, learner: Learner, state: DpoState, log: RunLog) -> None:
-    checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
-    _tell(checkpoint, state, log)
-
-
-def _tell(checkpoint: Checkpoint, state: DpoState, log: RunLog) -> None:
-    """List the checkpoint; telling the same one again changes nothing."""
-    validated = dict(state.validations)
-    metrics = {"valid_loss": validated[state.step]} if state.step in validated else {}
-    log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)

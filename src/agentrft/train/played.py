@@ -22,8 +22,8 @@ from agentrft.credit import (
     usage_of,
     view_of,
 )
-from agentrft.credit.spec import TurnReturns
-from agentrft.rollout import Seat
+from agentrft.credit.spec import Tree, TurnReturns
+from agentrft.rollout import Forks, Seat
 from agentrft.types import Group
 
 
@@ -37,6 +37,8 @@ class Played:
     """Of every member, penalties included."""
     turn_rewards_G_K: Sequence[Sequence[float]] | None = None
     """None: only whole episodes are rewarded."""
+    nodes_G_K: Sequence[Sequence[str]] | None = None
+    """Equal for turns that members share; None where none do."""
 
     @property
     def key(self) -> str:
@@ -63,6 +65,7 @@ class Played:
             rewards_G,
             state_hashes_G_K=[[turn.state_hash for turn in episode.turns] for episode in self.group.episodes],
             turn_rewards_G_K=self.turn_rewards_G_K,
+            nodes_G_K=self.nodes_G_K,
         )
 
 
@@ -75,11 +78,15 @@ class Crediting:
     """Rewards of every member's turns, where the job has them."""
     force: bool = False
     """Train on turn rewards that do not go with success."""
+    forks: Forks | None = None
+    """Where members of a group branch off from others; None where each is an episode of its own."""
 
     @classmethod
     def of(cls, spec: CreditSpec, base_dir: Path) -> Crediting:
         """What `spec` names, a user's own files relative to `base_dir`; raises UserError when one cannot be used."""
         function = load_credit(spec, base_dir)
+        if isinstance(spec, Tree):
+            return cls(function=function, forks=Forks(trees=spec.trees, at=tuple(turn - 1 for turn in spec.at)))
         if not isinstance(spec, TurnReturns):
             return cls(function=function)
         own = partial(own_turn_rewards, function=load_function(spec.rewards, base_dir), target=spec.rewards)
@@ -92,7 +99,8 @@ class Crediting:
             for episode, grade in zip(group.episodes, group.grades, strict=True)
         ]
         turn_rewards_G_K = None if self.turn_rewards is None else self.turn_rewards(group)
-        return Played(seat=seat, group=group, rewards=rewards, turn_rewards_G_K=turn_rewards_G_K)
+        nodes_G_K = None if self.forks is None else self.forks.nodes(group)
+        return Played(seat=seat, group=group, rewards=rewards, turn_rewards_G_K=turn_rewards_G_K, nodes_G_K=nodes_G_K)
 
     def check(self, groups: Sequence[Group], penalties: PenaltiesSpec) -> float | None:
         """The correlation of turn rewards with rewards in these groups; None where there are none, or it is unknown.

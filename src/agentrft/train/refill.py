@@ -51,7 +51,7 @@ async def draw_groups(plan: RftPlan, step: int, agent: Agent, grader: Grader, jo
         round_seats = seats[len(played) : len(played) + missing]
         if not round_seats:
             break
-        rollout = Rollout(run=plan.run, step=step, members=plan.group_size, seats=round_seats)
+        rollout = Rollout(run=plan.run, step=step, members=plan.group_size, seats=round_seats, forks=plan.credit.forks)
         meter.plan(len(round_seats) * plan.group_size)
 
         def on_graded(graded: GradedEpisode) -> None:

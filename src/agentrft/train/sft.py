@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from agentrft.clock import SYSTEM_CLOCK
 from agentrft.losses.spec import SupervisedLoss
 from agentrft.protocols import Clock, Learner
-from agentrft.train.checkpoint import Checkpoint, Checkpoints
+from agentrft.train.checkpoint import Checkpoints
 from agentrft.train.demos import normalised
 from agentrft.train.log import RunLog, StepDone
+from agentrft.train.loss_state import LossState, Saves
 from agentrft.train.metrics import update_metrics
 from agentrft.train.order import stream
 from agentrft.train.plan import SftPlan, TrainResult
@@ -39,11 +39,12 @@ async def train(
     """
     stop = as_stop(should_stop)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
-    state = await _resume(checkpoints, learner, log) or SftState()
+    saves = Saves(checkpoints, learner, log, metric="valid_nll")
+    state = await saves.resume()
     if _owes_validation(plan, state):
         state, metrics = await stop.finish(_validate(plan, state, learner, {}))
         log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
-        await _save(checkpoints, learner, state, log)
+        await saves.save(state)
     stopped = None
     while state.step < plan.steps and not stopped:
         step, started = state.step + 1, clock.monotonic()
@@ -61,45 +62,24 @@ async def train(
             state, metrics = await stop.finish(_validate(plan, state, learner, metrics))
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
-            await _save(checkpoints, learner, state, log)
+            await saves.save(state)
     by_loss = sorted(state.validations, key=lambda point: point[1])
     ended = stopped if state.step < plan.steps else None
     return result_of(checkpoints, state.step, [step for step, _ in by_loss], state.validations, ended, log)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SftState:
-    """What a resume needs beside the weights and the optimiser."""
-
-    step: int = 0
-    """Steps done; which demonstrations come next follows from it."""
-    validations: tuple[tuple[int, float], ...] = ()
-    """(step, mean −log-prob of the held-out demonstrations), in order."""
-
-    @property
-    def best_step(self) -> int:
-        """The earliest step with the lowest validation loss; the last step where there is no validation."""
-        return min(self.validations, key=lambda point: point[1])[0] if self.validations else self.step
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> SftState:
-        """What `asdict` made, after JSON."""
-        return cls(step=document["step"], validations=tuple((step, nll) for step, nll in document["validations"]))
 
 
 def _is_due(plan: SftPlan, step: int) -> bool:
     return step % plan.checkpoint_interval == 0 or step == plan.steps
 
 
-def _owes_validation(plan: SftPlan, state: SftState) -> bool:
+def _owes_validation(plan: SftPlan, state: LossState) -> bool:
     """The step was saved when a stop left no time for its validation."""
-    is_validated = bool(state.validations) and state.validations[-1][0] == state.step
-    return bool(plan.validation_rows) and state.step > 0 and _is_due(plan, state.step) and not is_validated
+    return bool(plan.validation_rows) and state.step > 0 and _is_due(plan, state.step) and not state.is_validated
 
 
 async def _validate(
-    plan: SftPlan, state: SftState, learner: Learner, metrics: Mapping[str, float]
-) -> tuple[SftState, Mapping[str, float]]:
+    plan: SftPlan, state: LossState, learner: Learner, metrics: Mapping[str, float]
+) -> tuple[LossState, Mapping[str, float]]:
     """State and metrics with the loss on held-out demonstrations; unchanged where there are none."""
     if not plan.validation_rows:
         return state, metrics
@@ -107,27 +87,3 @@ async def _validate(
     tokens = sum(sum(row.trained) for row in plan.validation_rows)
     nll = -math.fsum(log_prob for log_probs_T in log_probs_R_T for log_prob in log_probs_T) / tokens
     return replace(state, validations=(*state.validations, (state.step, nll))), {**metrics, "valid_nll": nll}
-
-
-async def _resume(checkpoints: Checkpoints, learner: Learner, log: RunLog) -> SftState | None:
-    """The state of the newest good checkpoint, its weights loaded; None where there is none."""
-    newest = checkpoints.newest()
-    if newest is None:
-        return None
-    await learner.load(newest.path)
-    log.notice(f"Resuming after step {newest.step}.")
-    state = SftState.from_json(newest.state)
-    _tell(newest, state, log)  # a kill may have come between saving it and telling
-    return state
-
-
-async def _save(checkpoints: Checkpoints, learner: Learner, state: SftState, log: RunLog) -> None:
-    checkpoint = await checkpoints.save(learner, state.step, asdict(state), keep_steps={state.best_step})
-    _tell(checkpoint, state, log)
-
-
-def _tell(checkpoint: Checkpoint, state: SftState, log: RunLog) -> None:
-    """List the checkpoint; telling the same one again changes nothing."""
-    validated = dict(state.validations)
-    metrics = {"valid_nll": validated[state.step]} if state.step in validated else {}
-    log.checkpoint(checkpoint, metrics, is_best=state.best_step == state.step)

@@ -52,7 +52,7 @@ class Evidence:
 
     def passed(self, one: Played) -> bool:
         """Whether the episode reached the pass threshold."""
-        return one.score.reward is not None and one.score.reward >= self.pass_threshold
+        return one.tally.reward is not None and one.tally.reward >= self.pass_threshold
 
     def _calls_of(self, one: Played) -> Iterator[CallSeen]:
         answered: set[str] = set()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from agentrft.errors import EngineFault, UserError
+from agentrft.net.last_words import end_of, without_secrets
 from agentrft.runtime.machine import INSTALL_TORCH, missing_torch_packages
 from agentrft.runtime.serving.wire import (
     MAX_LINE_BYTES,
@@ -182,8 +183,9 @@ class EngineClient:
             return ""
         # Read at a place of its own: the process writes where the file stands.
         size = os.fstat(self._log.fileno()).st_size
-        tail = os.pread(self._log.fileno(), _SHOWN_LOG_BYTES, max(0, size - _SHOWN_LOG_BYTES))
-        text = tail.decode("utf-8", "replace").strip()
+        begin = max(0, size - _SHOWN_LOG_BYTES)
+        tail = os.pread(self._log.fileno(), _SHOWN_LOG_BYTES, begin)
+        text = without_secrets(end_of(tail, is_cut=begin > 0), {})
         return f" (it last said: {text})" if text else ""
 
     def _socket(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentrft.tools.guardrails.spec import ToolRules
@@ -58,6 +58,10 @@ class History:
     let_through: list[Request] = field(default_factory=list)
     past: list[Past] = field(default_factory=list)
     numbered: int = 0
+
+    def copy(self) -> History:
+        """The same as it stands now."""
+        return replace(self, let_through=list(self.let_through), past=list(self.past))
 
     def next_number(self) -> int:
         """The number of the next call."""

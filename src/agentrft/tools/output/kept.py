@@ -46,6 +46,11 @@ class KeptOutputs:
             self._forgotten = min(self._by_number)
             del self._by_number[self._forgotten]
 
+    def take_over(self, other: KeptOutputs) -> None:
+        """Keep what `other` keeps now, instead of everything so far."""
+        self._by_number = dict(other._by_number)
+        self._forgotten = other._forgotten
+
     def read(self, output_id: str, start: int, *, limit: int, count: Count) -> str:
         """The page that begins at `start` (characters from 1), at most `limit` tokens, with where it is and what next.
 

@@ -62,8 +62,11 @@ def test_the_jobs_own_credit_and_penalties_are_what_trains(
         ledger = record.extra["credit"]
         without_kl = sum(value for name, value in ledger["reward"].items() if name != "kl")
         assert record.reward == pytest.approx(without_kl)
-        assert ledger["reward"]["tokens"] < 0
+        n_tokens = sum(turn.end - turn.start for turn in record.episode.turns)
+        earned = ledger["reward"]["grade"] + 1.0  # grades are from -1 to 0; the lowest earns nothing to lose
+        assert ledger["reward"].get("tokens", 0.0) == pytest.approx(-0.5 * earned * min(1.0, n_tokens / 40))
         assert all(entry["parts"]["trajectory"] == 0.0 for entry in ledger["turns"][1:])
+    assert any("tokens" in record.extra["credit"]["reward"] for record in trained)
     text = " ".join(cli("show", trained[0].episode.id).split())
     assert "advantage" in text
     assert "reward: grade" in text

@@ -1,6 +1,6 @@
 # make install     the virtual environment, every package pinned   (TORCH=cuda for the CUDA build of torch)
 # make quickstart  watch a small model learn to use tools, in minutes
-# make test        all checks and tests, the long ones excepted
+# make test        all checks and tests, the long ones excepted, two files at a time
 # make soak        kills, fuzzing and load
 # make check       format, lint, types, layers, sizes
 # make lock        resolve the dependencies anew and rewrite constraints.txt
@@ -29,7 +29,7 @@ check: $(STAMP)
 	$(BIN)/pytest -q tests/test_sizes.py
 
 test: check
-	$(BIN)/pytest -m "not soak and not gpu"
+	$(BIN)/pytest -m "not soak and not gpu" -n 2 --dist loadfile
 
 soak: $(STAMP)
 	$(BIN)/pytest -m soak

@@ -323,6 +323,17 @@ async def test_without_an_audit_grader_the_gap_only_warns():
     assert told == [("gap", "warn")]
 
 
+async def test_a_policy_that_learns_fast_and_then_slows_does_not_run_ahead():
+    """filenav, seed 0: the steps before an evaluation lag behind it while the reward rises, and no longer do then."""
+    monitor = DriftMonitor()
+    await monitor.validated(0, [group(0.28)])
+    played = {4: (0.26, 0.37, 0.55, 0.66), 8: (0.76, 0.68, 0.72, 0.69), 12: (0.62, 0.71, 0.79, 0.82)}
+    for (step, rewards), validation in zip(played.items(), (0.70, 0.73, 0.83), strict=True):
+        for reward in rewards:
+            play(monitor, step, reward)
+        assert "gap" not in [alarm.name for alarm in (await monitor.validated(step, [group(validation)])).alarms]
+
+
 async def test_an_audit_grader_that_grades_nothing_is_an_error():
     def broken(sample, item):
         raise ValueError("no key")

@@ -30,7 +30,8 @@ class DriftMonitor:
 
     With an `audit_grader`, the gap is (training grader − audit grader) on the same held-out episodes. Without one it is
     training reward − validation reward, of different episodes: too noisy to stop for, and blind to a flaw that held-out
-    items share. It only warns then.
+    items share. It only warns then. The steps between two evaluations were played by policies between theirs, so their
+    mean reward is compared with the mean of both: a policy that learns fast would else seem to run ahead once it slows.
 
     Each alarm is told once per excursion: figures that tremble around a threshold would else fire at every other step.
     """
@@ -51,6 +52,7 @@ class DriftMonitor:
         self._kappa_0: float | None = None
         self._evaluations: list[Evaluated] = []
         self._rewards: list[float] = []  # mean training rewards since the last evaluation
+        self._validation: float | None = None  # mean reward of the last evaluation
         self._norms: list[float] = []
         self._standing: dict[str, int] = {}  # alarm → checks in a row at which it was back
 
@@ -61,6 +63,7 @@ class DriftMonitor:
             "kappa_0": self._kappa_0,
             "evaluations": [list(astuple(point)) for point in self._evaluations],
             "rewards": list(self._rewards),
+            "validation": self._validation,
             "norms": list(self._norms),
             "standing": dict(self._standing),
         }
@@ -72,6 +75,7 @@ class DriftMonitor:
         points = state.get("evaluations", ())
         self._evaluations = [Evaluated(step=step, proxy=proxy, held_out=held_out) for step, proxy, held_out in points]
         self._rewards = list(state.get("rewards", ()))
+        self._validation = state.get("validation")
         self._norms = list(state.get("norms", ()))
         self._standing = dict(state.get("standing", {}))
 
@@ -110,8 +114,12 @@ class DriftMonitor:
         fair = [group for group in groups if not signals.is_canary(group.item)]
         reward = signals.mean(reward for _, reward in signals.rewarded(fair))
         regraded = await self._regraded(self._grader, fair) if self._grader else None
-        proxy, held_out = (signals.mean(self._rewards), reward) if regraded is None else (reward, _mean(regraded))
-        self._rewards = []
+        if regraded is None:
+            ends = [end for end in (self._validation, reward) if end is not None]
+            proxy, held_out = signals.mean(self._rewards), signals.mean(ends)
+        else:
+            proxy, held_out = reward, _mean(regraded)
+        self._rewards, self._validation = [], reward
         if proxy is not None and held_out is not None:
             self._evaluations.append(Evaluated(step=step, proxy=proxy, held_out=held_out))
         kappa = None if regraded is None else signals.passing_kappa(fair, regraded, *self._pass)

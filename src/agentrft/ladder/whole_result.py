@@ -235,7 +235,7 @@ class WholeResult:
         if best is None or base is None or best is base:
             return said
         gain = gain_of(best, base)
-        sure = f"The paired gain over the job as it is is {number(gain.mean, sign='+')}, 95 % interval {bounds(gain)}."
+        sure = f"Paired gain over the job as it is: {number(gain.mean, sign='+')}, 95 % interval {bounds(gain)}."
         flatters = " Methods were chosen among on these items, so the best one's figure flatters it a little."
         return f"{sure} {said}{flatters if self.ending == COMPARED else ''}"
 

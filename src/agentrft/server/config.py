@@ -71,7 +71,7 @@ class Network(_Section):
 class Workers(_Section):
     """The processes that train."""
 
-    nice: int = Field(default=5, ge=0, le=19)
+    nice: int = Field(default=15, ge=0, le=19)
     """Added to their niceness, so that answers come first."""
     threads: int | None = Field(default=None, ge=1)
     """That each may compute with; None for all cores. With `exact: true` weights depend on it."""
@@ -86,7 +86,7 @@ class Serving(_Section):
     """Trained models in memory at once, for each base model."""
     threads: int | None = Field(default=None, ge=1)
     """That it may compute with; None for all cores."""
-    nice: int = Field(default=2, ge=0, le=19)
+    nice: int = Field(default=8, ge=0, le=19)
     """Added to its niceness, so that everything else is answered first."""
     cache_mb: int | None = Field(default=None, ge=1)
     """Of keys and values, all models together; None for an eighth of the memory."""

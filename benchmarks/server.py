@@ -44,7 +44,7 @@ from openai import AsyncOpenAI
 from harness.bounds import Bound, deliver
 from harness.result import median, spread, warn_when_busy
 from harness.served import PARTS, Sample, ServerProcess, Usage, slope_mb_per_min
-from harness.server_load import Asked, Read, Stream, all_done, chat, fill, percentile, questions, read
+from harness.server_load import CONNECTIONS, Asked, Read, Stream, all_done, chat, fill, percentile, questions, read
 
 DEMONSTRATIONS = Path(__file__).parents[1] / "examples" / "units" / "data" / "demonstrations.jsonl"
 SIZES = {
@@ -143,8 +143,8 @@ async def ready(client: AsyncOpenAI, job_id: str, asked: Asked, options: argpars
 async def run(server: ServerProcess, options: argparse.Namespace) -> Measured:
     """The whole run against a server that listens."""
     measured = Measured(streams=[Stream() for _ in range(options.streams)])
-    # No retries: an error must be seen. Reads wait for no connection, or the pool would be what is measured.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    # No retries: an error must be seen.
+    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     local = {"Authorization": "Bearer local"}
     async with (
         AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0) as client,

@@ -130,10 +130,16 @@ async def fill(n: int, at_once: int, asked: Asked) -> None:
             filling.create_task(one())
 
 
+CONNECTIONS = 32
+"""Reads under way at a time; later ones wait, which is in their latency. httpx goes through all that it has under way
+at every turn: after a stall of the server, hundreds at once would be a stall of the client's own."""
+
+
 async def read(
     http: httpx.AsyncClient, paths: Sequence[str], per_s: float, made: list[Read], errors: Counter[str]
 ) -> None:
     """GET the paths in turn, `per_s` a second, however long earlier ones take; until cancelled."""
+    turn = asyncio.Semaphore(CONNECTIONS)
     begin_s = time.monotonic()
     async with asyncio.TaskGroup() as under_way:
         for n in itertools.count():
@@ -141,12 +147,13 @@ async def read(
             await asyncio.sleep(planned_s - time.monotonic())
             one = Read(path=paths[n % len(paths)], planned_s=planned_s, sent_s=time.monotonic())
             made.append(one)
-            under_way.create_task(_read(http, one, errors))
+            under_way.create_task(_read(http, turn, one, errors))
 
 
-async def _read(http: httpx.AsyncClient, one: Read, errors: Counter[str]) -> None:
+async def _read(http: httpx.AsyncClient, turn: asyncio.Semaphore, one: Read, errors: Counter[str]) -> None:
     try:
-        answer = await http.get(one.path)
+        async with turn:
+            answer = await http.get(one.path)
         if answer.status_code != 200:
             raise ValueError(f"{answer.status_code} {answer.text}")
         answer.json()

@@ -101,10 +101,12 @@ class ScriptedMachine:
         self.processes.append(process)
         return process
 
-    def _end(self, process: ScriptedProcess, **how: int | str) -> None:
+    def _end(
+        self, process: ScriptedProcess, *, code: int | None = None, signal: int | None = None, tail: str = ""
+    ) -> None:
         if process.lives:
             self._living.discard(process.owner)
-            process.end = EndedWorker(worker=process.worker, **how)  # type: ignore[arg-type]
+            process.end = EndedWorker(worker=process.worker, code=code, signal=signal, tail=tail)
 
 
 class ScriptedRuntime:

@@ -33,8 +33,8 @@ def error_codes(tree: ast.AST) -> Iterator[str]:
             yield from (leaf.value for leaf in _branches(node.value) if isinstance(leaf.value, str))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-                if argument.arg == "code" and isinstance(default, ast.Constant):
-                    yield str(default.value)
+                if argument.arg == "code" and isinstance(default, ast.Constant) and isinstance(default.value, str):
+                    yield default.value
 
 
 def _branches(value: ast.expr) -> Iterator[ast.Constant]:
@@ -139,5 +139,8 @@ def test_decisions_are_numbered_and_short() -> None:
 
 
 def test_the_code_finder_sees_branches_and_defaults() -> None:
-    text = "def f(*, code: str = 'a'): ...\nf(code='b' if x else 'c')\nf(code=other.code)"
+    text = (
+        "def f(*, code: str = 'a'): ...\ndef g(*, code: int | None = None): ...\n"
+        "f(code='b' if x else 'c')\nf(code=other.code)"
+    )
     assert sorted(error_codes(ast.parse(text))) == ["a", "b", "c"]

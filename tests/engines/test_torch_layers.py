@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,15 +108,17 @@ def test_adapted_layers_alone_and_in_one_product(grouped: bool, bias: bool) -> N
     pulls = [random(9, out, seed=n, dtype=torch.float32) for n, out in enumerate((5, 7, 5))]
     leaves = [x, *(p for layer in layers for p in (layer.lora_a, layer.lora_b))]
 
+    def outputs() -> Sequence[Tensor]:
+        return group(x).split((5, 7, 5), dim=-1) if grouped else [layer(x) for layer in layers]
+
     expected = [plain(layer, x) for layer in layers]
     wanted = torch.autograd.grad(sum((y * pull).sum() for y, pull in zip(expected, pulls, strict=True)), leaves)
-    got = group(x) if grouped else [layer(x) for layer in layers]
+    got = outputs()
     found = torch.autograd.grad(sum((y * pull).sum() for y, pull in zip(got, pulls, strict=True)), leaves)
     for mine, theirs in zip([*got, *found], [*expected, *wanted], strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
     with torch.no_grad():
-        again = group(x) if grouped else [layer(x) for layer in layers]
-        assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(again, expected, strict=True))
+        assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(outputs(), expected, strict=True))
 
 
 def test_a_group_needs_adapted_layers_that_agree_on_a_bias() -> None:

@@ -54,7 +54,8 @@ async def test_a_trained_adapter_answers_alike_in_plain_peft(
     assert [r.tokens for r in replies] != [greedy(base, p, 16) for p in PROMPTS]
     assert worst_gap(replies, reference) < 1e-5
     rows = group_rows(seed=9)
-    assert largest_gap(await engine.learner.log_probs(rows), rows, reference) < 1e-5
+    exact = reference.double()  # in float32 it rounds as much as ours does
+    assert largest_gap(await engine.learner.log_probs(rows), rows, exact) < 1e-5
 
 
 async def test_the_adapters_config_is_pefts_own(load: Load, tiny: Callable[[str], Path], tmp_path: Path) -> None:

@@ -101,16 +101,6 @@ class Projection(nn.Module):
         return y
 
 
-class _Group:
-    """A projection in the shape that the fused attention and MLP ask: one output a layer."""
-
-    def __init__(self, projection: Projection) -> None:
-        self._projection = projection
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self._projection(x).split(self._projection.sizes, dim=-1)
-
-
 class AdapterBank:
     """Turns a model's linear layers into projections, and loads adapters for them."""
 
@@ -136,7 +126,7 @@ class AdapterBank:
             layers = [getattr(parent, name, None) for name in names]
             linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
             if len(linears) == len(names) and len({layer.bias is None for layer in linears}) == 1:
-                parent.__dict__["inputs"] = _Group(self._add([f"{path}.{name}" for name in names], linears))
+                parent.__dict__["inputs"] = self._add([f"{path}.{name}" for name in names], linears)
                 grouped += names
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and child is not head and name not in grouped:

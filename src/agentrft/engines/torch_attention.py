@@ -101,9 +101,8 @@ def weights_of(q: Tensor, k: Tensor, bias: Tensor | None, rows: tuple[int, ...])
 
 def merge(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
     """Fold a further partial result into `out` [kv, rows, D] and `lse` [kv, rows, 1], in place."""
-    total = torch.logaddexp(lse, more_lse)
-    out.mul_(lse.sub_(total).exp_()).addcmul_(more, (more_lse - total).exp_())
-    lse.copy_(total)
+    out.lerp_(more.float(), (more_lse - lse).sigmoid_())
+    torch.logaddexp(lse, more_lse, out=lse)
 
 
 _Block = tuple[Piece, "Tensor | None", bool]

@@ -97,9 +97,8 @@ class LoraGroup:
 
     def __init__(self, parts: Sequence[LoraLinear]) -> None:
         self._parts = parts
-        self._sizes = [part.weight.shape[0] for part in parts]
         self._weight = torch.cat([part.weight for part in parts])
-        for part, rows in zip(parts, self._weight.split(self._sizes), strict=True):
+        for part, rows in zip(parts, self._weight.split([part.weight.shape[0] for part in parts]), strict=True):
             part.weight = rows
         biases = [part.bias for part in parts if part.bias is not None]
         self._bias = torch.cat(biases) if biases else None
@@ -116,15 +115,14 @@ class LoraGroup:
         same_bias = len({part.bias is None for part in lora}) == 1
         return cls(lora) if len(lora) == len(parts) and same_bias else None
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each layer gives for x, in order."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the layers give for x, side by side."""
         if not torch.is_grad_enabled():
-            y = F.linear(x, self._weight, self._bias) if self._packed is None else self._packed(x, self._bias)
-            return y.split(self._sizes, dim=-1)
+            return F.linear(x, self._weight, self._bias) if self._packed is None else self._packed(x, self._bias)
         a = torch.cat([part.lora_a for part in self._parts])
         b = [part.lora_b for part in self._parts]
         y = _LoraLinear.apply(x, self._weight, self._parts[0].scale, a, *b)
-        return (y if self._bias is None else y + self._bias).split(self._sizes, dim=-1)
+        return y if self._bias is None else y + self._bias
 
 
 class _RmsNorm(Function):

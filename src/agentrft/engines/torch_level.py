@@ -19,6 +19,21 @@ _PADDING = 2.0
 """A padded batch may compute this many times what its blocks need; beyond, one product for each block is cheaper."""
 
 
+def index_of(numbers: Sequence[int], device: torch.device) -> Tensor | slice:
+    """What `taken` picks `numbers` by: a slice, which copies nothing, where they follow each other."""
+    first, count = numbers[0], len(numbers)
+    if list(numbers) == list(range(first, first + count)):
+        return slice(first, first + count)
+    return torch.tensor(numbers, device=device)
+
+
+def taken(x: Tensor, dim: int, index: Tensor | slice) -> Tensor:
+    """Entries of one dimension, in the order of `index`."""
+    if isinstance(index, slice):
+        return x.narrow(dim, index.start, index.stop - index.start)
+    return x.index_select(dim, index)  # for one dimension twice as fast as indexing
+
+
 class OverBlock(NamedTuple):
     """Rows [start, end) of a pass attend to the first `tokens` of `block`, which begin at position `first`."""
 
@@ -64,7 +79,7 @@ class Level:
         rows_B_R = torch.tensor([[min(over.start + r, over.end - 1) for r in range(most)] for over in level])
         real = torch.tensor([[over.start + r < over.end for r in range(most)] for over in level])
         self._shape = rows_B_R.shape
-        self._rows = rows_B_R.flatten().to(device)
+        self._rows = index_of(rows_B_R.flatten().tolist(), device)
         self._real = real.flatten().nonzero()[:, 0].to(device)
         self._first = torch.tensor([over.first for over in level])
         self._counts = torch.tensor([over.tokens for over in level])
@@ -87,7 +102,7 @@ class Level:
         kv_heads, folded, width = queries.shape
         repeats = folded // n_rows
         blocks, most = self._shape
-        picked = queries.view(kv_heads, n_rows, repeats, width)[:, self._rows]
+        picked = taken(queries.view(kv_heads, n_rows, repeats, width), 1, self._rows)
         picked = picked.view(kv_heads, blocks, -1, width).transpose(0, 1).reshape(blocks * kv_heads, -1, width)
         keys, values = self._stack.keys[layer], self._stack.values[layer]
         weights, lse = weights_of(picked, keys, self._bias(window), (blocks, kv_heads, most, repeats))
@@ -100,7 +115,7 @@ class Level:
         width = x.shape[-1]
         by_head = x.view(blocks, kv_heads, most, -1).transpose(0, 1).reshape(kv_heads, blocks * most, -1)
         if len(self._real) < blocks * most:
-            by_head = by_head[:, self._real]
+            by_head = by_head.index_select(1, self._real)
         return by_head.reshape(kv_heads, -1, width)
 
     def _bias(self, window: int | None) -> Tensor | None:

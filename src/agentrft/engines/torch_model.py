@@ -282,7 +282,7 @@ def _fuse_mlp(mlp: Any) -> None:
     mlp.inputs = None
 
     def forward(x: Tensor) -> Tensor:
-        gate, up = mlp.inputs(x) if mlp.inputs is not None else (mlp.gate_proj(x), mlp.up_proj(x))
+        gate, up = mlp.inputs(x).chunk(2, -1) if mlp.inputs is not None else (mlp.gate_proj(x), mlp.up_proj(x))
         return mlp.down_proj(layers.swiglu(gate, up))
 
     x = torch.linspace(-1.0, 1.0, 2 * mlp.gate_proj.in_features).view(1, 2, -1)
@@ -297,6 +297,7 @@ def _fuse_attention(module: Any) -> None:
     module.inputs = None
     has_norms = getattr(module, "q_norm", None) is not None and getattr(module, "k_norm", None) is not None
     width = module.head_dim
+    heads, kv_heads = (part.out_features // width for part in (module.q_proj, module.k_proj))
     asked: list[tuple[float, int | None]] = []
 
     def forward(
@@ -308,13 +309,16 @@ def _fuse_attention(module: Any) -> None:
     ) -> tuple[Tensor, None]:
         x = hidden_states[0]
         cos, sin = (table[0, :, None, : width // 2] for table in position_embeddings)
-        parts = (
-            module.inputs(x) if module.inputs is not None else (module.q_proj(x), module.k_proj(x), module.v_proj(x))
-        )
-        q, k, v = (part.view(x.shape[0], -1, width) for part in parts)
+        if module.inputs is not None:
+            joined = module.inputs(x)
+        else:
+            joined = torch.cat([module.q_proj(x), module.k_proj(x), module.v_proj(x)], -1)
+        qk, v = joined.view(x.shape[0], -1, width).split([heads + kv_heads, kv_heads], 1)
         if has_norms:
-            q, k = module.q_norm(q), module.k_norm(k)
-        q, k = layers.rope(q, cos, sin), layers.rope(k, cos, sin)
+            q, k = qk.split([heads, kv_heads], 1)
+            qk = torch.cat([module.q_norm(q), module.k_norm(k)], 1)
+        # Rotated together: starting an operation costs more than what it computes where there are few rows.
+        q, k = layers.rope(qk, cos, sin).split([heads, kv_heads], 1)
         assert attend is not None
         out = attend(module.layer_idx, q, k, v, *asked[0])
         return module.o_proj(out.reshape(x.shape[0], -1)).unsqueeze(0), None

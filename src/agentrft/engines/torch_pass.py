@@ -16,7 +16,7 @@ from torch import Tensor
 from agentrft.engines.torch_adapters import Adapter, Span
 from agentrft.engines.torch_attention import UNSEEN, Piece, bias_of, fold, merge, row_blocks, unfold, weights_of
 from agentrft.engines.torch_cache import Block, KvCache, Policy, Tail
-from agentrft.engines.torch_level import Level, OverBlock, by_level
+from agentrft.engines.torch_level import Level, OverBlock, by_level, index_of, taken
 
 
 @dataclass(slots=True, eq=False)
@@ -150,7 +150,11 @@ class CachedAttention:
         self._single = [f for f in layout.feeds if len(f.tokens) == 1]
         self._several = [f for f in layout.feeds if len(f.tokens) > 1]
         written = [(f.row + i, f.tail.slot, f.past + i) for f in layout.feeds for i in range(len(f.tokens))]
-        self._written = torch.tensor(written, dtype=torch.int64).view(-1, 3).to(device).unbind(1)
+        rows, slots, at = torch.tensor(written, dtype=torch.int64).view(-1, 3).unbind(1)
+        _, _, kv_heads, capacity, _ = cache.keys.shape
+        # Places of a layer's [slots · kv_heads · capacity, D]: writing to them is one plain operation.
+        places = (slots[:, None] * kv_heads + torch.arange(kv_heads)) * capacity + at[:, None]
+        self._written = (None if len(rows) == len(layout.ids) else rows.to(device)), places.to(device)
         levels, self._alone = by_level(layout.over_blocks, cache)
         stacks = cache.stacks([[over.block for over in level] for level in levels])
         self._levels = [
@@ -159,15 +163,17 @@ class CachedAttention:
         self._tail_biases: dict[int | None, Tensor] = {}
         self._biases: dict[tuple[int, int, int, int, int | None], Tensor | None] = {}
         if self._single:
-            self._rows = torch.tensor([f.row for f in self._single], device=device)
+            self._rows = index_of([f.row for f in self._single], device)
             slots = [f.tail.slot for f in self._single]
             # Gathering copies KV; reading unused slots computes for nothing. Half full is where they cost alike.
             top = max(slots) + 1
             is_sparse = 2 * len(slots) < top
             self._held = torch.tensor(slots, device=device) if is_sparse else slice(top)
-            self._lanes = torch.arange(len(slots), device=device) if is_sparse else torch.tensor(slots, device=device)
-            self._n_lanes = len(slots) if is_sparse else top
-            self._longest = max(f.past for f in self._single) + 1
+            lanes = list(range(len(slots))) if is_sparse else slots
+            self._lanes = index_of(lanes, device)
+            self._past = torch.zeros(len(slots) if is_sparse else top, dtype=torch.int64)
+            self._past[lanes] = torch.tensor([f.past for f in self._single])
+            self._longest = int(self._past.max()) + 1
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """See `torch_model.Attend`."""
@@ -175,18 +181,10 @@ class CachedAttention:
         rows, heads, _ = q.shape
         kv_heads = k.shape[1]
         queries = fold(q, kv_heads, torch.float32).mul_(scale)
-        so_far = torch.empty_like(queries), torch.empty(*queries.shape[:2], 1, device=q.device)
-        for piece in self._own_pieces(heads):
-            into = _rows_of(so_far, piece.q0, piece.q1, heads // kv_heads)
-            keys = slice(piece.k0, piece.k1)
-            first = int(self._positions[piece.k0])
-            part = self._attend(
-                queries, (piece.q0, piece.q1), (k[keys].transpose(0, 1), v[keys].transpose(0, 1)), first, window
-            )
-            for whole, value in zip(into, part, strict=True):
-                whole.copy_(value)
-        if self._single:
-            self._attend_single(layer, queries, so_far, window)
+        if len(self._single) == rows:
+            so_far = self._attend_single(layer, queries, window)
+        else:
+            so_far = self._attend_own(layer, queries, k, v, window)
         for span, held, first in self._earlier(layer):
             for start, end in row_blocks(*span, held[0].shape[1], heads):
                 part = self._attend(queries, (start, end), held, first, window)
@@ -198,6 +196,29 @@ class CachedAttention:
                 part = slice(at, at := at + (end - start) * (heads // kv_heads))
                 merge(*_rows_of(so_far, start, end, heads // kv_heads), out[:, part], lse[:, part])
         return unfold(so_far[0], rows, q.dtype)
+
+    def _attend_own(
+        self, layer: int, queries: Tensor, k: Tensor, v: Tensor, window: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Every row on the rows of its own sequence or block, decoding ones on their tails."""
+        kv_heads, folded, _ = queries.shape
+        rows = len(self._positions)
+        repeats = folded // rows
+        so_far = torch.empty_like(queries), torch.empty(kv_heads, folded, 1, device=queries.device)
+        for piece in self._own_pieces(kv_heads * repeats):
+            into = _rows_of(so_far, piece.q0, piece.q1, repeats)
+            keys = slice(piece.k0, piece.k1)
+            first = int(self._positions[piece.k0])
+            part = self._attend(
+                queries, (piece.q0, piece.q1), (k[keys].transpose(0, 1), v[keys].transpose(0, 1)), first, window
+            )
+            for whole, value in zip(into, part, strict=True):
+                whole.copy_(value)
+        if self._single:
+            for whole, part in zip(so_far, self._attend_single(layer, queries, window), strict=True):
+                by_row = whole.view(kv_heads, rows, repeats, -1)
+                by_row[:, self._rows] = part.view(kv_heads, len(self._single), repeats, -1)
+        return so_far
 
     def _own_pieces(self, heads: int) -> Iterator[Piece]:
         """Rows that attend causally to each other: several tokens of one sequence or block."""
@@ -232,39 +253,43 @@ class CachedAttention:
         return torch.bmm(weights.to(values.dtype), values), lse
 
     def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        written, slots, at = self._written
-        self._cache.keys[layer][slots, :, at] = k[written]
-        self._cache.values[layer][slots, :, at] = v[written]
+        rows, places = self._written
+        for held, new in ((self._cache.keys, k), (self._cache.values, v)):
+            held[layer].view(-1, held.shape[-1]).index_put_((places,), new if rows is None else new[rows])
         for feed in self._layout.block_feeds:
             rows = slice(feed.row, feed.row + feed.end - feed.start)
             feed.block.keys[layer, :, feed.start : feed.end] = k[rows].transpose(0, 1)
             feed.block.values[layer, :, feed.start : feed.end] = v[rows].transpose(0, 1)
 
-    def _attend_single(self, layer: int, queries: Tensor, so_far: tuple[Tensor, Tensor], window: int | None) -> None:
-        """All decoding rows on their own tails, one padded batch of slots."""
+    def _attend_single(self, layer: int, queries: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
+        """All decoding rows on their own tails, one padded batch of slots: output [kv, single · repeats, D] and
+        log-sum-exp, in the order of the rows."""
         kv_heads, folded, width = queries.shape
         n_rows = len(self._positions)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         keys, values = (x[self._held, :, : self._longest].flatten(0, 1) for x in (keys, values))
-        lanes = queries.new_zeros(self._n_lanes, kv_heads, folded // n_rows, width)
-        lanes[self._lanes] = queries.view(kv_heads, n_rows, -1, width)[:, self._rows].transpose(0, 1)
+        n_lanes = len(self._past)
+        lanes = queries.new_zeros(n_lanes, kv_heads, folded // n_rows, width)
+        lanes[self._lanes] = taken(queries.view(kv_heads, n_rows, -1, width), 1, self._rows).transpose(0, 1)
         weights, got_lse = weights_of(
-            lanes.flatten(0, 1), keys.float(), self._tail_bias(window), (self._n_lanes, kv_heads, folded // n_rows)
+            lanes.flatten(0, 1), keys.float(), self._tail_bias(window), (n_lanes, kv_heads, folded // n_rows)
         )
         got = torch.bmm(weights.to(values.dtype), values)
-        for whole, part in zip(so_far, (got, got_lse), strict=True):
-            by_lane = part.view(self._n_lanes, kv_heads, -1, part.shape[-1])[self._lanes]
-            whole.view(kv_heads, n_rows, -1, part.shape[-1])[:, self._rows] = by_lane.transpose(0, 1).float()
+
+        def in_order(x: Tensor) -> Tensor:
+            by_row = taken(x.view(n_lanes, kv_heads, -1, x.shape[-1]), 0, self._lanes).transpose(0, 1)
+            ordered = torch.empty(by_row.shape, dtype=torch.float32, device=x.device).copy_(by_row)
+            return ordered.view(kv_heads, -1, x.shape[-1])
+
+        return in_order(got), in_order(got_lse)
 
     def _tail_bias(self, window: int | None) -> Tensor:
         """[lanes, 1, 1, longest]: each sequence sees its own tokens, as far back as the window goes."""
         if window not in self._tail_biases:
-            past = torch.zeros(self._n_lanes, dtype=torch.int64)
-            past[self._lanes.cpu()] = torch.tensor([f.past for f in self._single])
             at = torch.arange(self._longest)
-            hidden = at[None] > past[:, None]
+            hidden = at[None] > self._past[:, None]
             if window is not None:
-                hidden |= past[:, None] - at[None] >= window
+                hidden |= self._past[:, None] - at[None] >= window
             bias = torch.zeros(hidden.shape).masked_fill_(hidden, UNSEEN)[:, None, None]
             self._tail_biases[window] = bias.to(self._device)
         return self._tail_biases[window]

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from agentrft.audit.drift import DriftMonitor
 from agentrft.chat import AnyFormat, pick_format
+from agentrft.credit.spec import InformationGain
 from agentrft.engines.models import load_tokenizer
 from agentrft.engines.openai_chat import open_judge
 from agentrft.errors import UserError
@@ -35,7 +36,8 @@ from agentrft.train.dpo_plan import DpoPlan, PreferenceUnit
 from agentrft.train.plan import RftPlan, SftPlan
 from agentrft.train.played import Crediting
 from agentrft.train.preference_rows import preference_units
-from agentrft.types import Item, Row
+from agentrft.train.reference_answers import ReferenceAnswers
+from agentrft.types import Item, Message, Row
 
 _RFT_SETTINGS = ("steps", "group_size", "warmup_steps", "loss", "penalties", "oversample", "keep_checkpoints")
 """Fields of the job's `training` that a reinforcement plan takes as they are."""
@@ -310,11 +312,12 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
     if validation is None:
         validation = items_of(spec, live.base_dir, "validation") if spec.data.validation else []
     training = {name: getattr(spec.training, name) for name in _RFT_SETTINGS}
+    items = items_of(spec, live.base_dir, "train")
     return RftPlan(
         run=run,
         folder=folder,
         bundle=bundle_hash(spec, live.base_dir),
-        items=items_of(spec, live.base_dir, "train"),
+        items=items,
         validation=validation,
         seed=spec.seed,
         batch_size=reinforcement.hyperparameters.batch_size,
@@ -324,8 +327,21 @@ def rft_plan(live: Live, *, run: str, folder: Path, validation: Sequence[Item] |
         pass_threshold=pass_threshold_of(spec),
         measure_kl=spec.training.lora is not None,
         credit=Crediting.of(spec.training.credit, live.base_dir),
+        reference=_reference_answers(live, items),
         **training,
     )
+
+
+def _reference_answers(live: Live, items: Sequence[Item]) -> ReferenceAnswers | None:
+    """What information gain needs; None for other credit."""
+    credit = live.spec.training.credit
+    if not isinstance(credit, InformationGain):
+        return None
+
+    def reply(item: Item, text: str) -> list[int]:
+        return live.chat_format.reply(Message(role="assistant", content=text), item.tools or live.tools.specs)
+
+    return ReferenceAnswers.of(items, credit.reference, reply, live.engine.generator.context_tokens)
 
 
 def demonstration_rows(live: Live, *, held_out: bool = False) -> list[Row]:

@@ -29,6 +29,11 @@ def with_training(training: dict, **reinforcement) -> dict:
         ({"type": "turn_returns", "rewards": "mine.py:useful"}, "credit_not_found", "no file"),
         ({"type": "turn_returns", "rewards": "grader.py:grade"}, "invalid_credit", "40 episodes, 2 of each item"),
         ({"type": "tree", "at": [2, 99]}, "invalid_credit", "branches before turn 99, which no episode reaches"),
+        (
+            {"type": "information_gain", "reference": "anser"},
+            "invalid_credit",
+            "training row 1 has no such field there",
+        ),
     ],
 )
 def test_credit_that_cannot_be_used_is_named(make_job: MakeJob, credit, code: str, said: str) -> None:
@@ -67,7 +72,6 @@ def test_a_price_on_a_tool_that_is_not_bound_could_never_be_charged(make_job: Ma
     ("training", "said"),
     [
         ({"credit": {"type": "tree", "trees": 8}}, "has 8 trees in groups of 8, which leaves none to branch"),
-        ({"credit": {"type": "information_gain", "reference": "a"}}, "needs the log-prob of the reference answer"),
         ({"credit": "step_grups"}, "expected one of `group_mean`, `leave_one_out`"),
         ({"credit": {"type": "group_mean", "omega": 1}}, "unknown key `omega`"),
         ({"loss": {"type": "reinforce_pp"}, "credit": "step_groups"}, "with credit `group_mean`, got `step_groups`"),

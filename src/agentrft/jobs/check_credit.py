@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentrft.credit.discrimination import MIN_EPISODES
-from agentrft.credit.spec import Tree, TurnReturns
+from agentrft.credit.spec import InformationGain, Tree, TurnReturns
 from agentrft.errors import UserError
 from agentrft.jobs.spec import JobSpec
 from agentrft.train.played import Crediting
+from agentrft.train.reference_answers import reference_of
 from agentrft.types import Item
 
 
@@ -19,6 +20,8 @@ def check_credit(spec: JobSpec, base_dir: Path, splits: Mapping[str, Sequence[It
     Crediting.of(credit, base_dir)
     if isinstance(credit, Tree):
         _check_forks(credit, spec.agent.limits.max_turns)
+    if isinstance(credit, InformationGain):
+        _check_reference(credit.reference, splits.get("train", ()))
     if not isinstance(credit, TurnReturns) or credit.force or spec.method.reinforcement is None:
         return
     samples = spec.method.reinforcement.hyperparameters.eval_samples
@@ -40,6 +43,19 @@ def _check_forks(credit: Tree, max_turns: int) -> None:
             f"training.credit.at branches before turn {late[0]}, which no episode reaches; expected at most "
             f"`agent.limits.max_turns` ({max_turns}). Branch earlier",
             param="training.credit.at",
+            code="invalid_credit",
+        )
+
+
+def _check_reference(name: str, items: Sequence[Item]) -> None:
+    without = next((item for item in items if not reference_of(item, name)), None)
+    if without is not None:
+        got = repr(without.fields[name])[:40] if name in without.fields else "no such field"
+        raise UserError(
+            f"training.credit.reference names the field `{name}`, and training row {without.line} has {got} there; "
+            f"expected a text or a number in every training row. Fields of this row: "
+            f"{', '.join(sorted(without.fields)) or 'none'}",
+            param="training.credit.reference",
             code="invalid_credit",
         )
 

@@ -184,12 +184,6 @@ class Lora(Document):
     alpha: float = Field(default=32.0, gt=0)
 
 
-_NOT_PLAYED = {
-    "information_gain": "the log-prob of the reference answer before every turn",
-}
-"""Methods of credit whose input rollouts do not give."""
-
-
 def _credit_of_loss(given: Mapping[str, Any]) -> CreditSpec:
     """What the loss is defined with; the default where it leaves that to the job, or cannot be read."""
     return LeaveOneOut() if getattr(given.get("loss"), "credit", None) == "leave_one_out" else GroupMean()
@@ -245,12 +239,6 @@ class Training(Document):
             raise ValueError(
                 f"credit `tree` has {self.credit.trees} trees in groups of {self.group_size}, which leaves none to "
                 "branch; expected fewer trees, or a larger `group_size`"
-            )
-        missing = _NOT_PLAYED.get(self.credit.type)
-        if missing:
-            raise ValueError(
-                f"credit `{self.credit.type}` needs {missing}, which jobs do not have yet; expected another `credit`, "
-                "for example `step_groups`"
             )
         return self
 

@@ -10,6 +10,7 @@ from agentrft.losses import PolicyLoss, penalised_rewards, row_divisors, row_kl,
 from agentrft.protocols import Learner
 from agentrft.rollout import row_of, trained_tokens
 from agentrft.train.played import Played
+from agentrft.train.reference_answers import ReferenceAnswers
 from agentrft.types import Row
 
 
@@ -27,14 +28,25 @@ class Assigned:
     """The run-wide scale, this step included; kept up whether the loss uses it or not."""
 
 
-async def views_of(loss: PolicyLoss, learner: Learner, played: Sequence[Played]) -> list[GroupView]:
-    """What credit sees of each group; where the loss prices the distance to the reference, rewards are less that."""
+async def views_of(
+    loss: PolicyLoss, learner: Learner, played: Sequence[Played], reference: ReferenceAnswers | None = None
+) -> list[GroupView]:
+    """What credit sees of each group; where the loss prices the distance to the reference, rewards are less that.
+
+    With a `reference` answer, how likely it was before each turn.
+    """
     rewards_I_G = [one.rewards_G for one in played]
     if loss.reward_kl_coef and played:
         rows_R = rows_of(loss, played, [[[0.0] * len(e.turns) for e in one.group.episodes] for one in played])
         kl_R = row_kl(rows_R, await learner.log_probs(rows_R, reference=True))
         rewards_I_G = penalised_rewards(rewards_I_G, kl_R, loss.reward_kl_coef)
-    return [one.view(rewards_G) for one, rewards_G in zip(played, rewards_I_G, strict=True)]
+    if reference is None:
+        return [one.view(rewards_G) for one, rewards_G in zip(played, rewards_I_G, strict=True)]
+    likely_I_G_K = await reference.log_probs(learner, played)
+    return [
+        one.view(rewards_G, likely_G_K)
+        for one, rewards_G, likely_G_K in zip(played, rewards_I_G, likely_I_G_K, strict=True)
+    ]
 
 
 def assign_credit(loss: PolicyLoss, credit: CreditFunction, views: Sequence[GroupView], scale: RewardScale) -> Assigned:

@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
     "tokens_rows": Metric("tokens", "tokens of all rows"),
     "tokens_unique": Metric("tokens", "tokens computed after sharing prefixes"),
     "micro_batches": Metric("batches", "pieces the learner cut the step into"),
+    "credit_s": Metric("s", "wall time of the passes that credit needs (information gain, a KL in the reward)"),
     "learn_s": Metric("s", "wall time of forward, backward and update"),
     "measure_s": Metric("s", "at evaluations: wall time of the passes that only measure"),
     # The update.

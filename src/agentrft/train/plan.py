@@ -12,6 +12,7 @@ from agentrft.errors import UserError
 from agentrft.losses.spec import PolicyGradientLoss, PolicyLoss
 from agentrft.train.checkpoint import Checkpoint
 from agentrft.train.played import Crediting
+from agentrft.train.reference_answers import ReferenceAnswers
 from agentrft.types import Item, Row
 
 
@@ -71,6 +72,8 @@ class RftPlan:
     loss: PolicyLoss = field(default_factory=PolicyGradientLoss)
     credit: Crediting = field(default_factory=Crediting)
     """Who earned the reward; a loss that is defined with a credit of its own takes that instead."""
+    reference: ReferenceAnswers | None = None
+    """The answer whose likelihood credit goes by, where it does."""
     penalties: PenaltiesSpec = field(default_factory=PenaltiesSpec)
     """How a grade becomes a reward."""
     oversample: float = 3.0

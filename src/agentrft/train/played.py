@@ -58,13 +58,18 @@ class Played:
         pairs = zip(self.rewards_G, self.turn_rewards_G_K, strict=True)
         return differ([None if reward is None else reward + sum(turns_K) for reward, turns_K in pairs])
 
-    def view(self, rewards_G: Sequence[float | None]) -> GroupView:
-        """What credit sees of it, with these rewards."""
+    def view(
+        self,
+        rewards_G: Sequence[float | None],
+        reference_log_probs_G_K: Sequence[Sequence[float | None]] | None = None,
+    ) -> GroupView:
+        """What credit sees of it, with these rewards, and with what the reference answer's log-prob was."""
         return view_of(
             self.group,
             rewards_G,
             state_hashes_G_K=[[turn.state_hash for turn in episode.turns] for episode in self.group.episodes],
             turn_rewards_G_K=self.turn_rewards_G_K,
+            reference_log_probs_G_K=reference_log_probs_G_K,
             nodes_G_K=self.nodes_G_K,
         )
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-from agentrft.credit import RewardScale
+from agentrft.credit import GroupView, RewardScale
 from agentrft.errors import BoundaryError, StoreFault
 from agentrft.protocols import BackwardReport, Clock, EpisodeRecord, Grader, Learner, Monitor
 from agentrft.rollout import Agent
@@ -79,7 +79,7 @@ async def train(
         while state.step < plan.steps and not stopped:
             step = state.step + 1
             draw = await saves.before(state, stop.cut(draw_groups(plan, step, agent, grader, journal, log)))
-            views = await stop.finish(views_of(plan.loss, learner, draw.live))
+            views, credit_s = await stop.finish(_views(plan, learner, draw, agent.clock))
             assigned = assign_credit(plan.loss, plan.credit.function, views, state.scale)
             rows_R = rows_of(plan.loss, draw.live, assigned.advantages_I_G_K)
             learned, updates = await stop.finish(_learn(plan, step, learner, rows_R, agent.clock))
@@ -87,7 +87,7 @@ async def train(
             metrics = {
                 **rollout_metrics(draw.played, draw.wall_s, plan.pass_threshold),
                 **credit_metrics(rows_R, assigned.advantages_I_G_K, assigned.scale),
-                **learned,
+                **(credit_s | learned),
             }
             _record(plan, step, draw, assigned, updates, metrics, log)
             stopped = _watch(monitor, step, metrics, draw, log) or should_stop()
@@ -171,6 +171,16 @@ def _owes_validation(plan: RftPlan, state: RftState) -> bool:
     """The step was saved when its validation was stopped."""
     is_validated = bool(state.validations) and state.validations[-1][0] == state.step
     return bool(plan.validation) and state.step > 0 and _is_due(plan, state.step) and not is_validated
+
+
+async def _views(
+    plan: RftPlan, learner: Learner, draw: Draw, clock: Clock
+) -> tuple[Sequence[GroupView], dict[str, float]]:
+    """What credit sees of each group, and as a metric what that took where it takes passes of the learner."""
+    started = clock.monotonic()
+    views = await views_of(plan.loss, learner, draw.live, plan.reference)
+    takes_passes = plan.reference is not None or bool(plan.loss.reward_kl_coef)
+    return views, {"credit_s": clock.monotonic() - started} if takes_passes else {}
 
 
 async def _learn(

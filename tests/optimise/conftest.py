@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # for harness.effects
 
 
 @pytest.fixture(scope="session")

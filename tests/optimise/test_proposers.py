@@ -176,6 +176,32 @@ def test_the_menu_keeps_to_what_may_change() -> None:
     assert len(propose(found, OptimisePlan(max_arms=3))) == 3
 
 
+def test_what_more_failures_show_comes_first_on_the_menu() -> None:
+    """Seven of eight failures are refused, four of them for a cut output; passing episodes do not count."""
+    refused = ("pay", {"sum": "x"}, "error: no such sum")
+    cut = [played(f"c{n}", [("read", {}, "long …"), refused], 0.0, cut=True) for n in range(4)]
+    plain = [played(f"r{n}", [refused], 0.0) for n in range(3)]
+    other = [played("o", [], 0.0)]
+    passing = [played(f"p{n}", [("read", {}, "long …")], 1.0, cut=True) for n in range(9)]
+    menu = propose(evidence([*cut, *plain, *other, *passing], spec("read"), spec("pay")), OptimisePlan())
+    shares = {edit.component: edit.share for edit in menu}
+    assert list(shares)[:2] == ["tool:pay:refusal", "output:read"]
+    assert shares["tool:pay:refusal"] == pytest.approx(7 / 8)
+    assert shares["output:read"] == pytest.approx(4 / 8)
+    assert shares["system:check"] == 0.0
+    assert [edit.share for edit in menu] == sorted((edit.share for edit in menu), reverse=True)
+    assert len(menu[0].evidence) == 5  # a report needs a few to look up, not all seven
+
+
+def test_a_tool_is_blamed_only_where_passing_episodes_of_an_item_call_it_less() -> None:
+    good, bad = ("good", {}, "1"), ("bad", {}, "2")
+    told_apart = [one for n in range(2) for one in (played(f"i{n}", [good], 1.0), played(f"i{n}", [bad], 0.0))]
+    never_passed = [played(f"n{n}", [good, bad], 0.0) for n in range(2)]
+    found = evidence([*told_apart, *never_passed], spec("good"), spec("bad"))
+    menu = {edit.component: edit for edit in propose(found, OptimisePlan(kinds=("tools",)))}
+    assert menu["tool:bad:hidden"].share == pytest.approx(2 / 4)
+
+
 ITEM = Item(
     id="a", messages=(Message(role="user", content="Where is the box of Mrs Abernathy?"),), fields={"box": "Q77"}
 )

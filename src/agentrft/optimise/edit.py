@@ -37,6 +37,8 @@ class Edit:
     """What it was proposed for, for people."""
     evidence: tuple[str, ...] = ()
     """Ids of episodes that show it."""
+    share: float = 0.0
+    """How many of the failed episodes showed it: what it can gain at most, so search looks there first."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name and contents of files that it brings, beside the job file."""
 

@@ -20,6 +20,8 @@ from agentrft.optimise.search import FEWEST_SLOTS, Tell
 MINIBATCH = 3
 VALIDATION_ITEMS = 30
 RACED = 6
+_EXPLORED = 0.5
+"""Share of the draws that pass over the evidence, which may mislead."""
 _NONE = "as it is"
 
 
@@ -81,6 +83,7 @@ def _run(
         others = {name: [key for key in options[name] if key != candidate[name]] for name in components_to_update}
         return {name: draws.choice(keys) for name, keys in others.items()}
 
+    shares = {name: max(edit.share for edit in edits.values() if edit) for name, edits in options.items()}
     slots = slots_of(len(arena.items), 0, len(arena.items))
     result = optimize(
         seed_candidate=dict.fromkeys(options, _NONE),
@@ -88,6 +91,7 @@ def _run(
         valset=slots[:VALIDATION_ITEMS],
         adapter=_Adapter(arena, options, loop),
         custom_candidate_proposer=propose,
+        module_selector=_ByEvidence(shares, draws) if any(shares.values()) else "round_robin",
         reflection_minibatch_size=MINIBATCH,
         skip_perfect_score=False,  # 1 is not the best that every grader gives
         use_merge=False,
@@ -127,6 +131,26 @@ class _Adapter:
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """Nothing: the menu's proposer draws, and reads no records."""
         return {name: [{"Feedback": "-"}] for name in components_to_update}
+
+
+class _ByEvidence:
+    """Chooses the component to change by what speaks for its edits, now and then any."""
+
+    def __init__(self, shares: Mapping[str, float], draws: random.Random) -> None:
+        """`shares` of the failed episodes, by component, not all 0."""
+        total, even = sum(shares.values()), 1 / len(shares)
+        self._weights = {name: _EXPLORED * even + (1 - _EXPLORED) * share / total for name, share in shares.items()}
+        self._draws = draws
+
+    def __call__(
+        self,
+        state: Any,
+        trajectories: Sequence[Any],
+        subsample_scores: Sequence[float],
+        candidate_idx: int,
+        candidate: Mapping[str, str],
+    ) -> list[str]:
+        return self._draws.choices(list(self._weights), list(self._weights.values()))
 
 
 class _Quiet:

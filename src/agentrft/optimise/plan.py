@@ -30,6 +30,10 @@ class OptimisePlan:
     seed: int = 0
     pass_threshold: float = 0.5
     max_arms: int = 24
+    """Edits on the menu."""
+    evolve_from: int = 1500
+    """Episodes to search with from which on gepa evolves combinations; below, halving single edits finds more (decision
+    0017)."""
 
     def confirm_cost(self, n_items: int) -> int:
         """Episodes that the confirmation takes on so many items."""

@@ -23,8 +23,8 @@ from agentrft.types import ToolSpec
 from agentrft.writing import write_whole
 
 Verdict = Literal["adopted", "no_reliable_change", "nothing_to_try"]
-SMALL_BUDGET, SMALL_MENU = 600, 10
-"""Below either, halving single edits beats evolution."""
+SMALL_MENU = 10
+"""Edits that are halved whatever the budget."""
 _BASELINE_SHARE, _PRUNE_SHARE = 0.25, 0.15
 _MOST_FAULTS = 0.5
 
@@ -123,7 +123,7 @@ async def _menu(
 
 
 async def _search(plan: OptimisePlan, arena: Arena, menu: Sequence[Edit], budget: int, tell: Tell) -> list[Edit]:
-    if plan.budget >= SMALL_BUDGET and len(menu) > SMALL_MENU:
+    if budget >= plan.evolve_from and len(menu) > SMALL_MENU:
         return await evolve(arena, menu, budget, seed=plan.seed, tell=tell)
     arms = await halve(arena, menu, budget * 4 // 5, tell)
     return await combine(arena, arms, budget // 5, tell)
@@ -155,5 +155,6 @@ def _edit(document: Mapping[str, Any]) -> Edit:
         adds=tuple((tuple(place), told, sentence) for place, told, sentence in document["adds"]),
         why=document["why"],
         evidence=tuple(document["evidence"]),
+        share=document["share"],
         files=document["files"],
     )

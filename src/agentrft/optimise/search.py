@@ -14,6 +14,8 @@ from agentrft.optimise.arena import Arena, slots_of
 from agentrft.optimise.edit import Edit
 
 FINALISTS = 4
+PRIOR_SLOTS, PRIOR_GAIN = 8, 0.25
+"""What failed episodes say for an edit weighs like so many slots, in which it gained so much of their share."""
 FEWEST_SLOTS = 4
 Tell = Callable[[str], None]
 
@@ -30,6 +32,12 @@ class Arm:
         """Mean gain; 0 before the first slot."""
         return math.fsum(self.gains) / len(self.gains) if self.gains else 0.0
 
+    @property
+    def promise(self) -> float:
+        """What arms are ranked by: the mean gain, and what speaks for the edit from the start, which slots outweigh."""
+        expected = PRIOR_SLOTS * PRIOR_GAIN * self.edit.share
+        return (math.fsum(self.gains) + expected) / (len(self.gains) + PRIOR_SLOTS)
+
 
 async def halve(arena: Arena, menu: Sequence[Edit], budget: int, tell: Tell = lambda text: None) -> list[Arm]:
     """The menu's best edits, best first: each round halves them and plays the rest in further slots.
@@ -37,11 +45,11 @@ async def halve(arena: Arena, menu: Sequence[Edit], budget: int, tell: Tell = la
     Spends at most `budget` episodes; edits at the end of the menu that it does not reach for are left out.
     Source: Karnin, Koren and Somekh 2013, sequential halving.
     """
-    reach = max(1, budget // (2 * FEWEST_SLOTS) - 1)
+    reach = _reach(len(menu), budget)
     if reach < len(menu):
         tell(f"the budget reaches for {reach} of {len(menu)} edits")
     arms = [Arm(edit) for edit in menu[:reach]]
-    rounds = max(1, math.ceil(math.log2(max(2, len(arms)))))
+    rounds = _rounds(len(arms))
     start, end = 0, arena.spent + budget
     for number in range(rounds):
         share = (end - arena.spent) // (rounds - number)
@@ -52,11 +60,22 @@ async def halve(arena: Arena, menu: Sequence[Edit], budget: int, tell: Tell = la
         for arm in arms:
             arm.gains += await arena.gains([arm.edit], [], slots)
         start += count
-        arms.sort(key=lambda arm: (-arm.mean, arm.edit.key))
+        arms.sort(key=lambda arm: (-arm.promise, arm.edit.key))
         tell(f"round {number + 1} of {rounds}: {len(arms)} edits, best {arms[0].mean:+.3f} ({arms[0].edit.component})")
         kept = max(FINALISTS, math.ceil(len(arms) / 2))
         arms = arms[:kept]
     return [arm for arm in arms if arm.mean > 0]
+
+
+def _reach(n_edits: int, budget: int) -> int:
+    """The most edits that can all play in the first round, one at least."""
+    can_all_play = (n for n in range(n_edits, 1, -1) if budget // _rounds(n) >= FEWEST_SLOTS * (n + 1))
+    return next(can_all_play, 1)
+
+
+def _rounds(n_arms: int) -> int:
+    """Those that halve the arms down to the finalists, and one among these."""
+    return max(0, math.ceil(math.log2(n_arms / FINALISTS))) + 1
 
 
 async def combine(arena: Arena, arms: Sequence[Arm], budget: int, tell: Tell = lambda text: None) -> list[Edit]:

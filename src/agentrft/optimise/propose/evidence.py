@@ -100,9 +100,9 @@ def told(specs: Sequence[ToolSpec], tool: str, parameter: str | None = None) -> 
     return str(schema.get("description") or "") if isinstance(schema, Mapping) else ""
 
 
-def episodes_of(calls: Sequence[CallSeen], most: int = 5) -> tuple[str, ...]:
-    """Ids of the first episodes that the calls are from."""
-    return tuple(dict.fromkeys(call.episode.id for call in calls))[:most]
+def episodes_of(calls: Sequence[CallSeen]) -> tuple[str, ...]:
+    """Ids of the episodes that the calls are from."""
+    return tuple(dict.fromkeys(call.episode.id for call in calls))
 
 
 def _arguments(text: str) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ def guards(evidence: Evidence) -> Iterator[Edit]:
             component="guard:loops",
             sets=(*enforced(evidence.document), (("guardrails", "loops", "action"), "hint")),
             why=f"{len(looping)} failed episodes made one call {_SAME} times or more",
-            evidence=tuple(episode.id for episode in looping[:5]),
+            evidence=tuple(episode.id for episode in looping),
         )
 
 

@@ -24,9 +24,9 @@ def toolset(evidence: Evidence) -> Iterator[Edit]:
         return  # an agent without tools is another agent
     ranked = sorted((name for name in names if name in used), key=lambda name: -_excess(evidence, name))
     for name in [name for name in ranked if _can_go(evidence, name)][:MOST]:
-        failed = [call for call in evidence.calls_of(name) if not call.passed]
         why = f"failed episodes of an item call it {_excess(evidence, name):+.2f} times more than passing ones"
-        yield _hidden([name], why, tuple(dict.fromkeys(call.episode.id for call in failed))[:5])
+        with_more = [one for gap, failed in _gaps(evidence, name) if gap > 0 for one in failed if _count(one, name)]
+        yield _hidden([name], why, tuple(one.episode.id for one in with_more))
 
 
 def _hidden(names: Sequence[str], why: str, episodes: tuple[str, ...]) -> Edit:
@@ -48,12 +48,19 @@ def _can_go(evidence: Evidence, name: str) -> bool:
 
 def _excess(evidence: Evidence, name: str) -> float:
     """Mean calls of it in failed minus in passing episodes of the same item, over items that have both; else 0."""
+    gaps = [gap for gap, _ in _gaps(evidence, name)]
+    return sum(gaps) / len(gaps) if gaps else 0.0
+
+
+def _gaps(evidence: Evidence, name: str) -> list[tuple[float, list[Played]]]:
+    """For each item with both: mean calls in failed minus in passing episodes, and its failed episodes."""
     gaps = []
     for episodes in _by_item(evidence).values():
-        sides = [[_count(one, name) for one in episodes if evidence.passed(one) is side] for side in (False, True)]
-        if all(sides):
-            gaps.append(sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1]))
-    return sum(gaps) / len(gaps) if gaps else 0.0
+        failed, passing = ([one for one in episodes if evidence.passed(one) is side] for side in (False, True))
+        if failed and passing:
+            means = [sum(_count(one, name) for one in side) / len(side) for side in (failed, passing)]
+            gaps.append((means[0] - means[1], failed))
+    return gaps
 
 
 def _by_item(evidence: Evidence) -> dict[str, list[Played]]:

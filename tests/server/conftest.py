@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -148,6 +149,28 @@ def client(url: str, engine: ScriptedEngine) -> Iterator[OpenAI]:
     """OpenAI's own client of that server."""
     with OpenAI(base_url=f"{url}/v1", api_key="sk-none", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def is_unknown() -> Callable[[OpenAI, str], bool]:
+    """is_unknown(client, response_id): so it is to every way of asking for a response."""
+
+    def ask_all(client: OpenAI, response_id: str) -> bool:
+        for ask in (client.responses.retrieve, client.responses.delete, client.responses.input_items.list):
+            with pytest.raises(openai.NotFoundError) as caught:
+                ask(response_id)
+            assert (caught.value.code, caught.value.param) == ("not_found", "response_id")
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.create(model="tiny", input="On", previous_response_id=response_id)
+        assert (refused.value.code, refused.value.param, refused.value.type) == (
+            "previous_response_not_found",
+            "previous_response_id",
+            "invalid_request_error",
+        )
+        assert f"Previous response with id '{response_id}' not found" in refused.value.message
+        return True
+
+    return ask_all
 
 
 def _make_home(folder: Path, patch: pytest.MonkeyPatch, empty_store: Path) -> Path:

@@ -1,6 +1,7 @@
 """The server's own OpenAPI document is complete and true: schemathesis asks what it says may be asked.
 
-Files, uploads and health here; tests/soak/test_api_fuzz.py does the same for every address, with thousands of cases.
+Files, uploads, kept responses and health here; tests/soak/test_api_fuzz.py does the same for every address, with
+thousands of cases.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ LABELS = [
     "POST /v1/uploads/{upload_id}/parts",
     "POST /v1/uploads/{upload_id}/complete",
     "POST /v1/uploads/{upload_id}/cancel",
+    "GET /v1/responses/{response_id}",
+    "DELETE /v1/responses/{response_id}",
+    "GET /v1/responses/{response_id}/input_items",
 ]
 
 

@@ -169,3 +169,39 @@ def test_smollm2_answers_and_calls(client: OpenAI) -> None:
     whole = client.chat.completions.create(**asked).choices[0].message.content
     chunks = client.chat.completions.create(**asked, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+
+
+def test_going_on_from_a_response_is_sending_its_conversation(client: OpenAI) -> None:
+    """Greedily: the same tokens in, most of them from the cache, and the same tokens out."""
+    tool: Any = {"type": "function", **WEATHER["function"]}
+    greedy: Any = {"model": "tiny", "tools": [tool], "temperature": 0, "max_output_tokens": 24}
+    greedy |= {"include": ["message.output_text.logprobs"], "instructions": "You look up the weather."}
+    called = client.responses.create(
+        **greedy | {"max_output_tokens": None},
+        input="What is the weather in Ulm?",
+        tool_choice="required",
+        parallel_tool_calls=False,
+    )
+    [call] = called.output
+    assert call.type == "function_call"
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    told = client.responses.create(**greedy, input=[result], previous_response_id=called.id)
+    more: Any = {"role": "user", "content": "And in Köln?"}
+    going_on = client.responses.create(**greedy, input=[more], previous_response_id=told.id)
+    asked: Any = {"role": "user", "content": "What is the weather in Ulm?"}
+    whole = client.responses.create(**greedy, input=[asked, call, result, *told.output, more], store=False)
+    assert going_on.usage
+    assert whole.usage
+    assert going_on.usage.input_tokens == whole.usage.input_tokens
+    assert told.usage
+    # All that was read before comes from the cache, and most of what was written.
+    assert going_on.usage.input_tokens_details.cached_tokens >= told.usage.input_tokens
+    drawn = [
+        [token.token for item in answer.output if item.type == "message" for token in item.content[0].logprobs or ()]  # type: ignore[union-attr]
+        for answer in (going_on, whole)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0]
+    assert [item.to_dict() | {"id": ""} for item in going_on.output if item.type == "function_call"] == [
+        item.to_dict() | {"id": ""} for item in whole.output if item.type == "function_call"
+    ]

@@ -25,9 +25,14 @@ from hypothesis import strategies as st
 
 from agentrft.jobs.load import parse_job
 from agentrft.jobs.service import create_job
+from agentrft.runtime.serving.wire import Ended, TextDelta
 from agentrft.server.config import Limits, ServerConfig
+from agentrft.server.response_answer import Assembly
+from agentrft.server.response_context import kept_items
+from agentrft.server.responses_wire import ResponseBody
 from agentrft.server.run import config_of
 from agentrft.server.state import ServerState, open_state
+from agentrft.types import TokenUsage
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(2400)]
 
@@ -100,12 +105,24 @@ def _objects(url: str, key: str, state: ServerState) -> dict[str, list[str]]:
     checkpoints = [state.store.add_checkpoint(job, 3, f"/{CANARY}/step-00000003", {"valid_loss": 1.0}) for job in jobs]
     client.close()
     return {
+        "response_id": [_response(state) for _ in range(4)],
         "file_id": files,
         "upload_id": uploads,
         "fine_tuning_job_id": jobs,
         "checkpoint_id": checkpoints,
         "webhook_endpoint_id": hooks,
     }
+
+
+def _response(state: ServerState) -> str:
+    """A kept response."""
+    body = ResponseBody(model="tiny", input=CANARY, metadata={"of": CANARY})
+    assembly = Assembly(body, time.time())
+    usage = TokenUsage(prompt_tokens=1, completion_tokens=1)
+    for event in (TextDelta(text=CANARY), Ended(finish_reason="stop", usage=usage, policy_version=0)):
+        list(assembly.take(event, time.time()))
+    state.responses.add("proj_a", assembly.response, kept_items(body.input))
+    return assembly.response["id"]
 
 
 def _job(state: ServerState, status: str) -> str:

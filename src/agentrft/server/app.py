@@ -23,6 +23,7 @@ from agentrft.server import (
     graders,
     health,
     jobs,
+    kept_responses,
     models,
     permissions,
     responses,
@@ -54,6 +55,7 @@ V1 = (
     models,
     chat,
     responses,
+    kept_responses,
     webhooks,
 )
 """One module a resource; their paths are without `/v1`."""

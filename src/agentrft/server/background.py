@@ -113,4 +113,5 @@ async def _sweep(state: ServerState) -> None:
         await asyncio.to_thread(state.files.sweep)
         await asyncio.to_thread(state.uploads.sweep)
         await asyncio.to_thread(state.idempotency.sweep)
+        await asyncio.to_thread(state.responses.sweep)
         await asyncio.sleep(_SWEEP_S)

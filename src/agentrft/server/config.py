@@ -119,6 +119,8 @@ class ServerConfig(_Section):
     """Rows that a training file must have; OpenAI asks for 10."""
     idempotency_days: float = Field(default=1.0, gt=0, le=365)
     """How long an `Idempotency-Key` is remembered."""
+    responses_days: float = Field(default=30.0, gt=0, le=3650)
+    """How long a response of `/v1/responses` is kept; OpenAI's are for 30 days."""
 
     def policy(self) -> NetworkPolicy:
         """What tools, graders, judges and webhooks of jobs may reach."""

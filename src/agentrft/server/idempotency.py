@@ -35,7 +35,7 @@ _WAITS_S = (*(0.1,) * 20, *(1.0,) * 58)
 """Between looks for the answer that another request is being given: a minute in all."""
 _KEPT_HEADERS = ("content-type", "location")
 _WITHOUT_EFFECT = ("/v1/chat/", "/v1/responses", "/v1/fine_tuning/alpha/")
-"""Asking these twice makes nothing twice, and their answers are long: kept only where a key is given."""
+"""Asking these twice does no harm, and their answers are long: kept only where a key is given."""
 
 
 def once_of(request: Request) -> str | None:

@@ -16,6 +16,9 @@ from agentrft.types import TokenUsage
 Event = dict[str, Any]
 """One event of a stream, its `type` included, its `sequence_number` not yet."""
 
+ENDS = ("response.completed", "response.incomplete")
+"""How a stream ends that does not fail."""
+
 
 class IncompleteDetails(BaseModel):
     reason: Literal["max_output_tokens"]
@@ -70,11 +73,12 @@ class ResponseObject(BaseModel):
     max_tool_calls: None
     metadata: dict[str, str]
     parallel_tool_calls: bool
-    previous_response_id: None
+    previous_response_id: str | None
     prompt_cache_key: str | None
     reasoning: dict[str, Any]
     safety_identifier: str | None
     service_tier: Literal["default"]
+    store: bool
     temperature: float
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
@@ -108,11 +112,12 @@ def new_response(body: ResponseBody, created_at: float) -> dict[str, Any]:
         "max_tool_calls": None,
         "metadata": body.metadata or {},
         "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "previous_response_id": None,
+        "previous_response_id": body.previous_response_id,
         "prompt_cache_key": body.prompt_cache_key,
         "reasoning": {"effort": None, "summary": None},
         "safety_identifier": body.safety_identifier,
         "service_tier": "default",
+        "store": body.store is not False,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": {"format": shown, "verbosity": "medium"},
         "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
@@ -152,7 +157,8 @@ class Assembly:
 
     def fail(self, message: str, code: str) -> Event:
         """How a stream ends that has to break off."""
-        self.response |= {"status": "failed", "error": {"code": code, "message": message}}
+        error = {"code": code, "message": message}
+        self.response |= {"status": "failed", "completed_at": None, "error": error}
         return {"type": "response.failed", "response": self.snapshot()}
 
     def snapshot(self) -> dict[str, Any]:

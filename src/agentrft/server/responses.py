@@ -16,15 +16,9 @@ from agentrft.server.engine import Engine
 from agentrft.server.generation import choice_seed, drawn_seed, engine_of, in_openais_words, served_model, unless_gone
 from agentrft.server.models import Served
 from agentrft.server.response_answer import Assembly, ResponseObject
+from agentrft.server.response_context import Context, context_of, keeping
 from agentrft.server.responses_stream import stream_response
-from agentrft.server.responses_wire import (
-    LOGPROBS,
-    AllowedToolsChoice,
-    NamedChoice,
-    ResponseBody,
-    chosen_tools,
-    messages_of,
-)
+from agentrft.server.responses_wire import LOGPROBS, AllowedToolsChoice, NamedChoice, ResponseBody, chosen_tools
 
 router = APIRouter(tags=["Responses"])
 Asker = Annotated[Caller, Depends(allow("models:read"))]
@@ -38,16 +32,22 @@ async def create_response(
     caller: Asker,
     x_agentrft_bundle: AskersBundle = None,
 ) -> Any:
-    """A reply to a conversation; with `stream` as server-sent events. Nothing of it is kept."""
+    """A reply to a conversation, which may be that of an earlier response; with `stream` as server-sent events.
+
+    It is kept when it has ended, so that others can go on from it, unless `store` is false.
+    """
     engine = engine_of(request)
     try:
         served = await unless_gone(request, served_model(request, caller, body.model))
-        asked = request_of(body, served, body.bundle or x_agentrft_bundle)
+        context = await unless_gone(request, context_of(request, caller, body))
+        keep = keeping(request, caller, body, context)
+        asked = request_of(body, context, served, body.bundle or x_agentrft_bundle)
         assembly = Assembly(body, time.time())
         headers = bundle_header(served.weights)
         if body.stream:
-            return await stream_response(request, engine, asked, assembly, headers)
+            return await stream_response(request, engine, asked, assembly, keep, headers)
         await unless_gone(request, _play(engine, asked, assembly))
+        await keep(assembly.response)
     except UserError as error:
         raise in_openais_words(error, messages="input") from None
     response.headers.update(headers)
@@ -61,7 +61,7 @@ async def _play(engine: Engine, asked: ChatRequest, assembly: Assembly) -> None:
                 """Only a stream says each step."""
 
 
-def request_of(body: ResponseBody, served: Served, bundle: str | None) -> ChatRequest:
+def request_of(body: ResponseBody, context: Context, served: Served, bundle: str | None) -> ChatRequest:
     """What the engine is asked."""
     choice, tools = body.tool_choice, body.tools or []
     wanted: str | dict[str, Any] = choice if isinstance(choice, str) else "auto"
@@ -75,7 +75,7 @@ def request_of(body: ResponseBody, served: Served, bundle: str | None) -> ChatRe
     return ChatRequest(
         weights=served.weights,
         format=served.format,
-        messages=[*instructions, *(message.wire() for message in messages_of(body.input))],
+        messages=[*instructions, *(message.wire() for message in context.messages)],
         tools=[tool.wire() for tool in tools],
         tool_choice=wanted,
         parallel_tool_calls=body.parallel_tool_calls is not False,

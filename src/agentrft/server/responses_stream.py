@@ -2,7 +2,7 @@
 
 `response.created`, `response.in_progress`; for each item `output_item.added`, its parts and deltas, `output_item.done`;
 `response.completed`, or `response.incomplete` where a token limit cut it off. What fails after the first event is sent
-as `response.failed`. `sequence_number` counts from 0.
+as `response.failed`. `sequence_number` counts from 0. A response is kept before its client learns that it has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from sse_starlette import ServerSentEvent
 from agentrft.runtime.serving.wire import ChatEvent, ChatRequest
 from agentrft.server.engine import Engine
 from agentrft.server.generation import error_in_stream, merged
-from agentrft.server.response_answer import Assembly, Event
+from agentrft.server.response_answer import ENDS, Assembly, Event
+from agentrft.server.response_context import Keep
 from agentrft.server.sse import data_event, events_response
 
 _SERVER_ERROR, _INVALID_PROMPT = "server_error", "invalid_prompt"
@@ -25,15 +26,15 @@ _SERVER_ERROR, _INVALID_PROMPT = "server_error", "invalid_prompt"
 
 
 async def stream_response(
-    request: Request, engine: Engine, asked: ChatRequest, assembly: Assembly, headers: dict[str, str]
+    request: Request, engine: Engine, asked: ChatRequest, assembly: Assembly, keep: Keep, headers: dict[str, str]
 ) -> Response:
     """The streamed answer; what fails before the engine has begun is raised, so that it has a status of its own."""
-    events = _sent(assembly, merged(engine, [asked]), request)
+    events = _sent(assembly, merged(engine, [asked]), keep, request)
     return await events_response(request, events, headers)
 
 
 async def _sent(
-    assembly: Assembly, played: AsyncGenerator[tuple[int, ChatEvent]], request: Request
+    assembly: Assembly, played: AsyncGenerator[tuple[int, ChatEvent]], keep: Keep, request: Request
 ) -> AsyncGenerator[ServerSentEvent]:
     numbers = itertools.count()
     begun = False
@@ -48,6 +49,8 @@ async def _sent(
                 for said in assembly.begin():
                     yield numbered(said)
             for said in assembly.take(event, time.time()):
+                if said["type"] in ENDS:
+                    await keep(said["response"])
                 yield numbered(said)
     except Exception as error:  # too late for a status
         if not begun:

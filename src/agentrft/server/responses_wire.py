@@ -1,7 +1,7 @@
 """Requests to the Responses API as OpenAI's clients write them, and the conversation they hold.
 
-docs/chat-api.md says of every field what it does here; a test compares. Nothing is kept: each request carries its whole
-conversation, as `store: false` asks of clients.
+docs/chat-api.md says of every field what it does here; a test compares. A request carries its whole conversation, or
+names the response that it goes on from.
 """
 
 from __future__ import annotations
@@ -195,6 +195,8 @@ class ResponseBody(Body):
     """A request for a response."""
 
     model: str = Field(min_length=1, max_length=500)
+    # Before `input`, which is half a conversation where there is one.
+    previous_response_id: str | None = Field(default=None, min_length=1, max_length=200)
     input: Input
     instructions: str | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=MOST_TOOLS)
@@ -209,6 +211,7 @@ class ResponseBody(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    store: bool | None = Field(default=None, description="Keep the response, so that others can go on from it: true.")
 
     # Ours
     seed: Seed = None
@@ -221,14 +224,12 @@ class ResponseBody(Body):
     prompt_cache_key: str | None = None
     prompt_cache_retention: Hint = None
     prompt_cache_options: Hint = None
-    store: bool | None = None
 
     # Asking for nothing
     reasoning: Reasoning | None = None
-    previous_response_id: Annotated[
-        Any, Inert(step="responses are not kept; send the conversation so far as `input`, the output items included")
+    conversation: Annotated[
+        Any, Inert(step="there are no conversation objects; go on from a response with `previous_response_id`")
     ] = None
-    conversation: Annotated[Any, Inert(step="conversations are not kept; send the items as `input`")] = None
     background: Annotated[Any, Inert(False, step="use `stream` for long answers")] = None
     background_options: Annotated[Any, Inert(step="leave it out")] = None
     truncation: Annotated[Any, Inert("disabled", step="shorten `input` yourself where it is too long")] = None
@@ -242,8 +243,9 @@ class ResponseBody(Body):
 
     @field_validator("input")
     @classmethod
-    def _is_a_conversation(cls, items: list[InputItem]) -> list[InputItem]:
-        if not messages_of(items):
+    def _is_a_conversation(cls, items: list[InputItem], info: ValidationInfo) -> list[InputItem]:
+        is_whole = info.data.get("previous_response_id") is None
+        if is_whole and not messages_of(items):
             raise ValueError("holds reasoning only, expected a message")
         return items
 

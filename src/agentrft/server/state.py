@@ -17,6 +17,7 @@ from agentrft.store import Artifacts, SqlStore, open_store
 from agentrft.store.files import FileBytes, Files
 from agentrft.store.idempotency import Idempotency
 from agentrft.store.keys import Keys
+from agentrft.store.responses import Responses
 from agentrft.store.uploads import Uploads
 from agentrft.store.webhooks import Webhooks
 
@@ -37,6 +38,8 @@ class ServerState:
     keys: Keys
     webhooks: Webhooks
     idempotency: Idempotency
+    responses: Responses
+    """Those that others may go on from."""
     vault: Vault
     """Seals what only the server may read."""
     listens_on: str = "127.0.0.1"
@@ -67,6 +70,7 @@ def open_state(config: ServerConfig, *, store: SqlStore | None = None, listens_o
         keys=Keys(store.database),
         webhooks=Webhooks(store.database),
         idempotency=Idempotency(store.database, keep_s=config.idempotency_days * _DAY_S),
+        responses=Responses(store.database, keep_s=config.responses_days * _DAY_S),
         vault=open_vault(),
         listens_on=listens_on,
     )

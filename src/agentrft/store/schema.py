@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision of `migrations/versions` that these tables are."""
 
 LOCAL_PROJECT = "proj_local"
@@ -239,5 +239,20 @@ DELIVERIES = Table(
     Column("delivered_at", Double),
     Column("given_up_at", Double),
     Index("ix_deliveries_due", "due_at"),
+    sqlite_autoincrement=True,
+)
+
+RESPONSES = Table(
+    "responses",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("previous_id", Text, ForeignKey("responses.id")),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),
+    Column("record", LargeBinary, nullable=False),
+    Index("ix_responses_previous", "previous_id"),
+    Index("ix_responses_created", "created_at"),
     sqlite_autoincrement=True,
 )

@@ -18,6 +18,10 @@ from agentrft.engines.torch_attention import UNSEEN, Piece, bias_of, fold, merge
 from agentrft.engines.torch_cache import Block, KvCache, Policy, Tail
 from agentrft.engines.torch_level import Level, OverBlock, by_level, index_of, taken
 
+_LANES, _KEYS = 8, 16
+"""The padded batch of decoding rows grows in such steps. oneDNN builds code for each new shape, which takes as long as
+ten products and about a megabyte that it keeps for the next thousand shapes."""
+
 
 @dataclass(slots=True, eq=False)
 class Feed:
@@ -168,12 +172,14 @@ class CachedAttention:
             # Gathering copies KV; reading unused slots computes for nothing. Half full is where they cost alike.
             top = max(slots) + 1
             is_sparse = 2 * len(slots) < top
-            self._held = torch.tensor(slots, device=device) if is_sparse else slice(top)
+            n_lanes = min(_rounded(len(slots) if is_sparse else top, _LANES), cache.n_slots)
+            padded = slots + slots[:1] * (n_lanes - len(slots))
+            self._held = torch.tensor(padded, device=device) if is_sparse else slice(n_lanes)
             lanes = list(range(len(slots))) if is_sparse else slots
             self._lanes = index_of(lanes, device)
-            self._past = torch.zeros(len(slots) if is_sparse else top, dtype=torch.int64)
+            self._past = torch.zeros(n_lanes, dtype=torch.int64)
             self._past[lanes] = torch.tensor([f.past for f in self._single])
-            self._longest = int(self._past.max()) + 1
+            self._longest = min(_rounded(int(self._past.max()) + 1, _KEYS), cache.capacity)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """See `torch_model.Attend`."""
@@ -293,6 +299,11 @@ class CachedAttention:
             bias = torch.zeros(hidden.shape).masked_fill_(hidden, UNSEEN)[:, None, None]
             self._tail_biases[window] = bias.to(self._device)
         return self._tail_biases[window]
+
+
+def _rounded(number: int, step: int) -> int:
+    """Up to a multiple of `step`; numbers below it stay as they are, since one sequence alone should be quick."""
+    return number if number < step else -(-number // step) * step
 
 
 def _rows_of(so_far: tuple[Tensor, Tensor], start: int, end: int, repeats: int) -> tuple[Tensor, Tensor]:

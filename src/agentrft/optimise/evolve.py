@@ -35,7 +35,7 @@ async def evolve(
     if importlib.util.find_spec("gepa") is None:
         raise UserError(
             "this search needs gepa, which is not installed. Install it: pip install 'agentrft[optimise]', or give a "
-            "budget below 600 episodes",
+            "budget below 1,500 episodes, which search without it",
             code="missing_extra",
         )
     found = await asyncio.to_thread(_run, arena, menu, budget * 3 // 4, seed, asyncio.get_running_loop())

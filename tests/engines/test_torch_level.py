@@ -8,7 +8,7 @@ from torch import Tensor
 
 from agentrft.engines.torch_attention import bias_of, weights_of
 from agentrft.engines.torch_cache import Block, KvCache
-from agentrft.engines.torch_level import Level, OverBlock, by_level
+from agentrft.engines.torch_level import Level, OverBlock, by_level, index_of, taken
 
 LAYERS, KV_HEADS, REPEATS, WIDTH = 2, 2, 3, 8
 N_ROWS = 12
@@ -79,3 +79,12 @@ def test_only_computed_blocks_of_like_size_go_together() -> None:
     assert by_level(near, small)[0] == [near]
     small = cache(max_bytes=8 * 3 * 22 * LAYERS * KV_HEADS * WIDTH * 8 - 8)
     assert by_level(near, small) == ([], near)
+
+
+@pytest.mark.parametrize("numbers", [[0], [2, 3, 4], [4, 3], [0, 2], [1, 1]])
+def test_what_follows_each_other_is_picked_without_a_copy(numbers: list[int]) -> None:
+    x = torch.arange(30.0).view(3, 5, 2)
+    got = taken(x, 1, index_of(numbers, x.device))
+    assert torch.equal(got, x[:, numbers])
+    shares = got.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    assert shares == (numbers == list(range(numbers[0], numbers[0] + len(numbers))))

@@ -45,6 +45,7 @@ def terms(**more: Any) -> Terms:
 
 
 def test_what_takes_too_long_to_check_is_checked_by_a_worker(store: SqlStore, stored_file: Path) -> None:
+    stored_file.write_text(stored_file.read_text() * 2000)  # a thread that is slower than the caller, whatever the load
     job = submit(store, BODY, project="proj_a", find_file=lambda *_: stored_file, terms=terms(check_s=0.0))
     assert (job["status"], job["runner"], job["project_id"]) == ("validating_files", "server", "proj_a")
     folder = Path(job["base_dir"])

@@ -29,6 +29,7 @@ def found(verdict: str, low: float, mean: float, high: float) -> dict[str, Any]:
             "wins": 8,
             "losses": ["row-3"],
             "ties": 3,
+            "dearer": [],
             "before": {**side, "interventions": 0.0, "wall_s": 0.1},
             "after": {**side, "interventions": 0.0, "wall_s": 0.1},
         },
@@ -52,3 +53,11 @@ def test_it_says_whether_the_winner_was_adopted_and_why(
     page = optimise_page(document, None)
     assert says in page
     assert title in page
+
+
+def test_what_a_better_agent_costs_is_said() -> None:
+    document = found("adopted", 0.05, 0.1, 0.15)
+    assert "costs more" not in lede(document)
+    document["confirmation"]["dearer"] = ["calls"]
+    document["confirmation"]["after"]["calls"] = 1.8
+    assert "It costs more: 1.80 calls an episode instead of 1.00; apply it if that is worth it." in lede(document)

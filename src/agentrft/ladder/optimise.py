@@ -286,6 +286,7 @@ def report_of(outcome: Outcome, task: Task, plan: OptimisePlan, job: StoredJob) 
             "wins": len(found.wins),
             "losses": list(found.losses),
             "ties": found.ties,
+            "dearer": list(found.dearer),
             **{
                 name: {
                     "reward": side.reward.to_json(),

@@ -11,6 +11,10 @@ from agentrft.optimise.arena import Arena, Slot, Tally
 from agentrft.optimise.edit import Edit
 from agentrft.stats import Interval, cluster_bootstrap, paired_cluster_bootstrap
 
+COSTS = ("tokens", "calls", "interventions")
+"""What an episode costs; not its seconds, which depend on what else the machine did."""
+TOLERATED = 1.1
+"""A cost may rise by a tenth before anyone is told."""
 POWER = 2.8
 """z for 95 % two-sided plus z for 80 % power: an effect of so many standard errors is seen four times in five."""
 
@@ -45,6 +49,8 @@ class Confirmation:
     losses: Sequence[str]
     """Ids of items that do worse."""
     ties: int
+    dearer: Sequence[str] = ()
+    """Names of the costs that rose beyond what is tolerated, by the whole interval."""
 
     @property
     def adopted(self) -> bool:
@@ -95,7 +101,17 @@ async def confirm(arena: Arena, edits: Sequence[Edit], samples: int) -> Confirma
         wins=wins,
         losses=losses,
         ties=len(changes) - len(wins) - len(losses),
+        dearer=[name for name in COSTS if _is_dearer(name, before_I_K, after_I_K)],
     )
+
+
+def _is_dearer(name: str, before_I_K: Sequence[Sequence[Tally]], after_I_K: Sequence[Sequence[Tally]]) -> bool:
+    """Whether the cost is beyond what is tolerated of that before, item by item, with the whole interval."""
+    tolerated, after = (
+        [[factor * getattr(tally, name) for tally in tallies_K] for tallies_K in tallies_I_K]
+        for factor, tallies_I_K in ((TOLERATED, before_I_K), (1.0, after_I_K))
+    )
+    return paired_cluster_bootstrap(tolerated, after).low > 0
 
 
 def _rewards(tallies_I_K: Sequence[Sequence[Tally]], instead: float | None = None) -> list[list[float]]:

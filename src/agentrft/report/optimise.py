@@ -24,6 +24,7 @@ _HEADLINES = {
     "no_reliable_change": "No reliable change",
     "nothing_to_try": "Nothing to try",
 }
+_COSTS = {"tokens": "generated tokens", "calls": "calls", "interventions": "guardrail objections"}
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -49,11 +50,20 @@ def lede(document: Mapping[str, Any]) -> str:
     if document["verdict"] == "adopted":
         searched = document["searched"]
         flattery = "" if searched is None else f" While searching it looked like {_points(searched)}."
-        return f"{measured} Adopted: the whole interval lies above zero.{flattery}"
+        return f"{measured} Adopted: the whole interval lies above zero.{flattery}{_price(found)}"
     if (gain["low"] or 0) > 0:
         return f"{measured} Not adopted: with the edits more episodes had no reward; if these failed, nothing is won."
     seen = f"A gain of {_points(found['smallest_seen'])} would be seen four times in five."
     return f"{measured} Not adopted: the interval does not lie above zero. {seen}"
+
+
+def _price(found: Mapping[str, Any]) -> str:
+    """What is bought with more than a tenth of a cost; empty where nothing is."""
+    words = [
+        f"{found['after'][name]:.2f} {_COSTS[name]} an episode instead of {found['before'][name]:.2f}"
+        for name in found["dearer"]
+    ]
+    return f" It costs more: {', '.join(words)}; apply it if that is worth it." if words else ""
 
 
 def figures_table(document: Mapping[str, Any]) -> Table | None:

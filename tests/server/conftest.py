@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from agentrft.server.run import config_of
 from agentrft.server.state import ServerState, open_state
 from agentrft.store import open_store
 from agentrft.testing.serving import ScriptedEngine, listening
+
+sys.path.insert(0, str(Path(__file__).parent))  # for weather_tool.py
 
 if importlib.util.find_spec("torch") is None:
     collect_ignore = ["test_real_engine.py"]

@@ -13,6 +13,7 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
+from weather_tool import WEATHER
 
 from agentrft.errors import EngineFault
 from agentrft.runtime.serving.wire import Started, TextDelta
@@ -21,13 +22,6 @@ from agentrft.testing.serving import ScriptedEngine, call_reply
 
 IsUnknown = Callable[[OpenAI, str], bool]
 KEY = {"Authorization": "Bearer sk-none"}
-WEATHER: Any = {
-    "type": "function",
-    "name": "weather",
-    "description": "Weather of a town.",
-    "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
-    "strict": False,
-}
 
 
 def test_a_kept_response_is_the_answer(url: str, client: OpenAI, engine: ScriptedEngine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from weather_tool import WEATHER
 
 from agentrft.runtime.serving.wire import ChatRequest
 from agentrft.server.chat_wire import MOST_MESSAGES
@@ -19,13 +20,6 @@ from agentrft.testing import FakeClock
 from agentrft.testing.serving import ScriptedEngine, call_reply
 
 IsUnknown = Callable[[OpenAI, str], bool]
-WEATHER: Any = {
-    "type": "function",
-    "name": "weather",
-    "description": "Weather of a town.",
-    "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
-    "strict": False,
-}
 
 
 def without_seed(request: ChatRequest) -> ChatRequest:

@@ -14,6 +14,7 @@ import pytest
 from openai import OpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel
+from weather_tool import WEATHER
 
 from agentrft.errors import EngineFault, UserError
 from agentrft.runtime.serving.wire import Started, TextDelta
@@ -22,13 +23,6 @@ from agentrft.testing.serving import ScriptedEngine, call_reply
 
 ROOT = Path(__file__).parents[2]
 KEY = {"Authorization": "Bearer sk-none"}
-WEATHER: Any = {
-    "type": "function",
-    "name": "weather",
-    "description": "Weather of a town.",
-    "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
-    "strict": False,
-}
 
 
 def test_an_answer_has_every_field_that_the_sdk_knows(client: OpenAI, engine: ScriptedEngine) -> None:

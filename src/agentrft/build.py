@@ -37,6 +37,7 @@ from agentrft.train.plan import RftPlan, SftPlan
 from agentrft.train.played import Crediting
 from agentrft.train.preference_rows import preference_units
 from agentrft.train.reference_answers import ReferenceAnswers
+from agentrft.train.rehearsal import Rehearsal
 from agentrft.types import Item, Message, Row
 
 _RFT_SETTINGS = ("steps", "group_size", "warmup_steps", "loss", "penalties", "oversample", "keep_checkpoints")
@@ -272,6 +273,26 @@ def sft_plan(live: Live, *, run: str, folder: Path) -> SftPlan:
         learning_rate=settings.learning_rate,
         warmup_steps=live.spec.training.warmup_steps,
         keep_checkpoints=live.spec.training.keep_checkpoints,
+    )
+
+
+def rehearsal_of(live: Live, *, run: str) -> Rehearsal | None:
+    """What plays the validation items during supervised training; None where the job does not say `early_stop`.
+
+    Raises UserError for a job without a grader, or without validation items.
+    """
+    wanted = live.spec.method.supervised.early_stop
+    if wanted is None:
+        return None
+    return Rehearsal(
+        run=run,
+        agent=live.agent,
+        grader=live.graded(),
+        items=items_of(live.spec, live.base_dir, "validation"),
+        samples=wanted.samples,
+        pass_threshold=pass_threshold_of(live.spec),
+        pass_at_k=wanted.pass_at_k,
+        readable=wanted.readable,
     )
 
 

@@ -358,3 +358,12 @@ def test_a_reply_that_the_format_cannot_write_is_named_by_its_row(make_job: Make
     problem = the_problem(checked(job))
     assert "train.jsonl, line 7" in problem.message
     assert problem.param == "data.train"
+
+
+def test_an_early_stop_needs_items_and_a_grader(make_job: MakeJob) -> None:
+    stop = {"method.type": "supervised", "method.supervised": {"early_stop": {"pass_at_k": 0.3}}}
+    assert checked(make_job(stop)).problems == []
+    problem = the_problem(checked(make_job({**stop, "data.validation": None})))
+    assert (problem.code, problem.param) == ("split_missing", "data.validation")
+    problem = the_problem(checked(make_job({**stop, "method.reinforcement": None})))
+    assert (problem.code, problem.param) == ("grader_missing", "method.reinforcement.grader")

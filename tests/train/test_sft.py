@@ -7,6 +7,7 @@ from agentrft.rollout import EpisodeKey, run_episode
 from agentrft.testing import ScriptedLearner
 from agentrft.train import CheckpointSaved, Notice, StepDone, sft
 from agentrft.train.metrics import METRICS
+from agentrft.train.rehearsal import Rehearsal
 
 
 def weights(learner: ScriptedLearner) -> dict:
@@ -88,6 +89,45 @@ async def test_held_out_demonstrations_choose_the_best(peek, sft_plan, log, seen
     assert [record.step for record in saved] == steps
     assert result.best.path.is_dir()
     assert store.list_metrics("ftjob-t")[-1]["metrics"]["valid_nll"] == pytest.approx(losses[-1])
+
+
+@pytest.fixture
+def rehearsal(peek):
+    def make(learner, **changes) -> Rehearsal:
+        return Rehearsal(
+            **{"run": "ftjob-t", "agent": peek.agent(learner), "grader": peek.grader, "items": peek.items(6, start=100)}
+            | {"samples": 4, "pass_threshold": 0.5, "pass_at_k": 0.5, "readable": 0.9}
+            | changes
+        )
+
+    return make
+
+
+async def test_it_ends_once_the_agent_plays_well_enough(peek, sft_plan, rehearsal, log, seen, store):
+    plan, learner = sft_plan(n_epochs=20.0, checkpoint_interval=4), peek.learner()
+    result = await sft.train(plan, learner, log, rehearsal=rehearsal(learner))
+    steps = [step for step, _ in result.validations]
+    assert result.stopped is None
+    assert result.best.step == result.last.step == steps[-1] < plan.steps
+    unsolved = [frac for _, frac in result.validations]
+    assert unsolved[0] > 0.5 >= unsolved[-1]  # babble solves nothing, and what ended it was not the first look
+    metrics = store.list_metrics("ftjob-t")[-1]["metrics"]
+    assert metrics["valid_unsolved_frac"] == pytest.approx(unsolved[-1])
+    assert metrics["valid_readable_frac"] >= 0.9
+    assert "plays well enough" in [record for record in seen if isinstance(record, Notice)][-1].message
+    # The same call again neither plays nor trains.
+    seen.clear()
+    again = await sft.train(plan, learner, log, rehearsal=rehearsal(learner))
+    assert again.best.step == result.best.step
+    assert {type(record) for record in seen} == {Notice, CheckpointSaved}
+
+
+async def test_what_is_never_enough_ends_with_what_leaves_fewest_unsolved(peek, sft_plan, rehearsal, log):
+    plan, learner = sft_plan(n_epochs=6.0, checkpoint_interval=4), peek.learner()
+    result = await sft.train(plan, learner, log, rehearsal=rehearsal(learner, readable=1.1))
+    fewest = min(frac for _, frac in result.validations)
+    assert result.last.step == plan.steps
+    assert dict(result.validations)[result.best.step] == fewest
 
 
 def test_no_demonstrations_is_the_users_mistake(sft_plan):

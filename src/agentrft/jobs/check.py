@@ -245,6 +245,9 @@ def _check_training(report: CheckReport, spec: JobSpec, base_dir: Path, splits: 
                 code="invalid_limits",
             )
         )
+    if spec.method.type == "supervised" and spec.method.supervised.early_stop is not None:
+        with report.collecting():
+            _check_early_stop(spec, base_dir)
     if spec.method.type != "reinforcement" or spec.method.reinforcement is None:
         return
     with report.collecting():
@@ -259,6 +262,13 @@ def _check_training(report: CheckReport, spec: JobSpec, base_dir: Path, splits: 
         )
     if spec.data.validation is None:
         report.warnings.append("no `data.validation`: the last checkpoint is the result, not the best one")
+
+
+def _check_early_stop(spec: JobSpec, base_dir: Path) -> None:
+    """Raise UserError where there is nothing to play, or nobody who grades it."""
+    split_path(spec, base_dir, "validation")
+    if spec.method.reinforcement is None:
+        raise missing_grader()
 
 
 def _model_folder(name: str, base_dir: Path) -> Path | None:

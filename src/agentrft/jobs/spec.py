@@ -56,8 +56,21 @@ class DpoHyperparameters(Document):
     """`loss.beta` under OpenAI's name; None leaves it to the loss."""
 
 
+class EarlyStop(Document):
+    """Ends supervised training once the agent plays well enough to learn by reinforcement."""
+
+    pass_at_k: float = Field(default=0.5, gt=0, le=1)
+    """Validation items that at least one of their `samples` episodes must solve, as a share …"""
+    readable: float = Field(default=0.9, ge=0, le=1)
+    """… and replies that must be readable."""
+    samples: int = Field(default=8, ge=1, le=64)
+    """Episodes per validation item, at every checkpoint."""
+
+
 class SupervisedMethod(Document):
     hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
+    early_stop: EarlyStop | None = None
+    """By what is played; without it the loss on held-out demonstrations chooses the checkpoint."""
 
 
 class DpoMethod(Document):

@@ -86,7 +86,8 @@ async def _loop(
     learner = live.engine.learner
     if job.kind == "supervised":
         plan = build.sft_plan(live, run=job.id, folder=job.folder)
-        return await sft.train(plan, learner, log, should_stop=should_stop)
+        rehearsal = build.rehearsal_of(live, run=job.id)
+        return await sft.train(plan, learner, log, rehearsal=rehearsal, should_stop=should_stop)
     if job.kind == "dpo":
         plan = build.dpo_plan(live, run=job.id, folder=job.folder)
         return await dpo.train(plan, learner, log, should_stop=should_stop)

@@ -18,12 +18,16 @@ class LossState:
     step: int = 0
     """Steps done; what is learnt from next follows from it."""
     validations: tuple[tuple[int, float], ...] = ()
-    """(step, loss on what is held out), in order."""
+    """(step, loss on what is held out, or another figure that falls), in order."""
+    is_enough: bool = False
+    """The last validation came to what training was for."""
 
     @property
     def best_step(self) -> int:
-        """The earliest step with the lowest validation loss; the last step where there is no validation."""
-        return min(self.validations, key=lambda point: point[1])[0] if self.validations else self.step
+        """The earliest step with the lowest figure; the last step where that is enough, or nothing was validated."""
+        if self.is_enough or not self.validations:
+            return self.step
+        return min(self.validations, key=lambda point: point[1])[0]
 
     @property
     def is_validated(self) -> bool:
@@ -33,14 +37,15 @@ class LossState:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> LossState:
         """What `asdict` made, after JSON."""
-        return cls(step=document["step"], validations=tuple((step, loss) for step, loss in document["validations"]))
+        validations = tuple((step, loss) for step, loss in document["validations"])
+        return cls(step=document["step"], validations=validations, is_enough=document.get("is_enough", False))
 
 
 class Saves:
     """The checkpoints of one job, each with its state."""
 
     def __init__(self, checkpoints: Checkpoints, learner: Learner, log: RunLog, *, metric: str) -> None:
-        """`metric` is the name of the validation loss."""
+        """`metric` is the name of the validation's figure."""
         self._checkpoints = checkpoints
         self._learner = learner
         self._log = log

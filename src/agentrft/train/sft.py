@@ -7,7 +7,6 @@ job ends with the same weights, bit for bit, on the same machine, build and numb
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from agentrft.clock import SYSTEM_CLOCK
@@ -20,6 +19,7 @@ from agentrft.train.loss_state import LossState, Saves
 from agentrft.train.metrics import update_metrics
 from agentrft.train.order import stream
 from agentrft.train.plan import SftPlan, TrainResult
+from agentrft.train.rehearsal import Rehearsal
 from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
 from agentrft.train.stop import ShouldStop, as_stop
@@ -30,23 +30,25 @@ async def train(
     learner: Learner,
     log: RunLog,
     *,
+    rehearsal: Rehearsal | None = None,
     should_stop: ShouldStop = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TrainResult:
-    """Train for `plan.steps` steps, or until `should_stop`, asked after whole steps, gives a reason.
+    """Train for `plan.steps` steps, until a `rehearsal` is enough, or `should_stop`, asked after whole steps, says why.
 
+    Where the job rehearses, what is played chooses the checkpoint, and else the loss on held-out demonstrations.
     A `should_stop` that is a Stop is obeyed at once: where a gradient does not end in time, Stopped is raised.
     """
     stop = as_stop(should_stop)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
-    saves = Saves(checkpoints, learner, log, metric="valid_nll")
+    saves = Saves(checkpoints, learner, log, metric="valid_unsolved_frac" if rehearsal else "valid_nll")
     state = await saves.resume()
-    if _owes_validation(plan, state):
-        state, metrics = await stop.finish(_validate(plan, state, learner, {}))
+    if _owes_validation(plan, state, rehearsal):
+        state, metrics = await stop.finish(_validate(plan, state, learner, rehearsal, log))
         log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
         await saves.save(state)
     stopped = None
-    while state.step < plan.steps and not stopped:
+    while state.step < plan.steps and not state.is_enough and not stopped:
         step, started = state.step + 1, clock.monotonic()
         batch = stream(len(plan.rows), plan.seed, state.step * plan.batch_size, plan.batch_size)
         rows_R = normalised([plan.rows[index] for index in batch])
@@ -59,31 +61,47 @@ async def train(
         state = replace(state, step=step)
         stopped = should_stop()
         if (due := _is_due(plan, step)) and not stop.asked:
-            state, metrics = await stop.finish(_validate(plan, state, learner, metrics))
+            state, validated = await stop.finish(_validate(plan, state, learner, rehearsal, log))
+            metrics |= validated
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
         if due or stopped:
             await saves.save(state)
-    by_loss = sorted(state.validations, key=lambda point: point[1])
-    ended = stopped if state.step < plan.steps else None
-    return result_of(checkpoints, state.step, [step for step, _ in by_loss], state.validations, ended, log)
+    if state.is_enough and state.step < plan.steps:
+        log.notice("The agent plays well enough to learn by itself: supervised training ends here.")
+    by_figure = [step for step, _ in sorted(state.validations, key=lambda point: point[1])]
+    ranked = [state.step, *by_figure] if state.is_enough else by_figure
+    ended = None if state.is_enough or state.step >= plan.steps else stopped
+    return result_of(checkpoints, state.step, ranked, state.validations, ended, log)
 
 
 def _is_due(plan: SftPlan, step: int) -> bool:
     return step % plan.checkpoint_interval == 0 or step == plan.steps
 
 
-def _owes_validation(plan: SftPlan, state: LossState) -> bool:
+def _owes_validation(plan: SftPlan, state: LossState, rehearsal: Rehearsal | None) -> bool:
     """The step was saved when a stop left no time for its validation."""
-    return bool(plan.validation_rows) and state.step > 0 and _is_due(plan, state.step) and not state.is_validated
+    validates = bool(plan.validation_rows) or rehearsal is not None
+    return validates and state.step > 0 and _is_due(plan, state.step) and not state.is_validated
 
 
 async def _validate(
-    plan: SftPlan, state: LossState, learner: Learner, metrics: Mapping[str, float]
-) -> tuple[LossState, Mapping[str, float]]:
-    """State and metrics with the loss on held-out demonstrations; unchanged where there are none."""
-    if not plan.validation_rows:
+    plan: SftPlan, state: LossState, learner: Learner, rehearsal: Rehearsal | None, log: RunLog
+) -> tuple[LossState, dict[str, float]]:
+    """The state with one more figure, and its metrics: of what is played, else the loss on held-out demonstrations.
+
+    The state unchanged, and no metrics, where the job has neither.
+    """
+    metrics: dict[str, float] = {}
+    if plan.validation_rows:
+        log_probs_R_T = await learner.log_probs(plan.validation_rows)
+        tokens = sum(sum(row.trained) for row in plan.validation_rows)
+        nll = -math.fsum(log_prob for log_probs_T in log_probs_R_T for log_prob in log_probs_T) / tokens
+        metrics["valid_nll"] = nll
+    if rehearsal is not None:
+        standing = await rehearsal.play(state.step, log)
+        metrics |= {"valid_unsolved_frac": standing.unsolved_frac, "valid_readable_frac": standing.readable_frac}
+        state = replace(state, is_enough=rehearsal.is_enough(standing))
+    if not metrics:
         return state, metrics
-    log_probs_R_T = await learner.log_probs(plan.validation_rows)
-    tokens = sum(sum(row.trained) for row in plan.validation_rows)
-    nll = -math.fsum(log_prob for log_probs_T in log_probs_R_T for log_prob in log_probs_T) / tokens
-    return replace(state, validations=(*state.validations, (state.step, nll))), {**metrics, "valid_nll": nll}
+    figure = metrics.get("valid_unsolved_frac", metrics.get("valid_nll", math.inf))
+    return replace(state, validations=(*state.validations, (state.step, figure))), metrics

@@ -288,7 +288,7 @@ def rehearsal_of(live: Live, *, run: str) -> Rehearsal | None:
         run=run,
         agent=live.agent,
         grader=live.graded(),
-        items=items_of(live.spec, live.base_dir, "validation"),
+        items=items_of(live.spec, live.base_dir, "validation")[: wanted.items],
         samples=wanted.samples,
         pass_threshold=pass_threshold_of(live.spec),
         pass_at_k=wanted.pass_at_k,

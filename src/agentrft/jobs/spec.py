@@ -63,8 +63,10 @@ class EarlyStop(Document):
     """Validation items that at least one of their `samples` episodes must solve, as a share …"""
     readable: float = Field(default=0.9, ge=0, le=1)
     """… and replies that must be readable."""
+    items: int = Field(default=50, ge=1)
+    """Validation items that are played at every checkpoint: the first ones."""
     samples: int = Field(default=8, ge=1, le=64)
-    """Episodes per validation item, at every checkpoint."""
+    """Episodes per item."""
 
 
 class SupervisedMethod(Document):

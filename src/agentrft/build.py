@@ -276,10 +276,10 @@ def sft_plan(live: Live, *, run: str, folder: Path) -> SftPlan:
     )
 
 
-def rehearsal_of(live: Live, *, run: str) -> Rehearsal | None:
+def rehearsal_of(live: Live, *, run: str, validation: Sequence[Item] | None = None) -> Rehearsal | None:
     """What plays the validation items during supervised training; None where the job does not say `early_stop`.
 
-    Raises UserError for a job without a grader, or without validation items.
+    `validation` replaces the job's own. Raises UserError for a job without a grader, or without validation items.
     """
     wanted = live.spec.method.supervised.early_stop
     if wanted is None:
@@ -288,7 +288,7 @@ def rehearsal_of(live: Live, *, run: str) -> Rehearsal | None:
         run=run,
         agent=live.agent,
         grader=live.graded(),
-        items=items_of(live.spec, live.base_dir, "validation")[: wanted.items],
+        items=(items_of(live.spec, live.base_dir, "validation") if validation is None else validation)[: wanted.items],
         samples=wanted.samples,
         pass_threshold=pass_threshold_of(live.spec),
         pass_at_k=wanted.pass_at_k,

@@ -245,7 +245,7 @@ def _check_training(report: CheckReport, spec: JobSpec, base_dir: Path, splits: 
                 code="invalid_limits",
             )
         )
-    if spec.method.type == "supervised" and spec.method.supervised.early_stop is not None:
+    if spec.method.supervised.early_stop is not None:
         with report.collecting():
             _check_early_stop(spec, base_dir)
     if spec.method.type != "reinforcement" or spec.method.reinforcement is None:

@@ -296,6 +296,12 @@ class JobSpec(Document):
     audit: Audit | Literal[False] = Audit()
     """False turns audit and alarms off."""
 
+    def played_split(self, kind: str) -> Literal["train", "validation"] | None:
+        """The split whose items a training of this kind plays first; None where it plays none."""
+        if kind == "reinforcement":
+            return "train"
+        return "validation" if kind == "supervised" and self.method.supervised.early_stop else None
+
     @model_validator(mode="after")
     def _gates_have_parts(self) -> JobSpec:
         gates = self.training.penalties.gates

@@ -155,6 +155,6 @@ def _edit(document: Mapping[str, Any]) -> Edit:
         adds=tuple((tuple(place), told, sentence) for place, told, sentence in document["adds"]),
         why=document["why"],
         evidence=tuple(document["evidence"]),
-        share=document["share"],
+        share=document.get("share", 0.0),  # menus of before have none
         files=document["files"],
     )

@@ -61,7 +61,7 @@ def _price(found: Mapping[str, Any]) -> str:
     """What is bought with more than a tenth of a cost; empty where nothing is."""
     words = [
         f"{found['after'][name]:.2f} {_COSTS[name]} an episode instead of {found['before'][name]:.2f}"
-        for name in found["dearer"]
+        for name in found.get("dearer", ())
     ]
     return f" It costs more: {', '.join(words)}; apply it if that is worth it." if words else ""
 

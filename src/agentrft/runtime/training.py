@@ -73,8 +73,9 @@ def note_stop(fenced: SqlStore, outcome: Outcome) -> None:
 
 def note_sandboxes(fenced: SqlStore, job: StoredJob) -> None:
     """An event on where each Python grader runs: another machine may give the job another sandbox."""
-    graders = [job.spec.method.reinforcement, job.spec.audit] if job.kind == "reinforcement" else []
-    for section in graders:
+    grades = job.spec.method.reinforcement if job.spec.played_split(job.kind) else None
+    audits = job.spec.audit if job.kind == "reinforcement" else None
+    for section in (grades, audits):
         if section and section.grader:
             for sentence in sandboxes_of(section.grader):
                 fenced.add_event(job.id, sentence[:1].upper() + sentence[1:])
@@ -86,7 +87,7 @@ async def _loop(
     learner = live.engine.learner
     if job.kind == "supervised":
         plan = build.sft_plan(live, run=job.id, folder=job.folder)
-        rehearsal = build.rehearsal_of(live, run=job.id)
+        rehearsal = build.rehearsal_of(live, run=job.id, validation=validation)
         return await sft.train(plan, learner, log, rehearsal=rehearsal, should_stop=should_stop)
     if job.kind == "dpo":
         plan = build.dpo_plan(live, run=job.id, folder=job.folder)

@@ -177,9 +177,10 @@ class Training:
         """Raises BoundaryError while it is still down."""
         await asyncio.to_thread(self._lease.renew)
         await asyncio.to_thread(write_some, self._job.folder)
-        if isinstance(fault, StoreFault) or self._job.kind != "reinforcement":
+        split = self._job.spec.played_split(self._job.kind)
+        if isinstance(fault, StoreFault) or split is None:
             return
-        items = items_of(self._job.spec, self._job.base_dir, "train")
+        items = items_of(self._job.spec, self._job.base_dir, split)
         async with AsyncExitStack() as opened:
             await play_one(await self._opened(opened), self._job.id, items, look)
 

@@ -140,6 +140,10 @@ class RunLog:
             self._tell_step(metrics)
         self.watch(done)
 
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Further figures of a step, beside those that it is told with."""
+        self._store.add_metrics(self.job_id, step, metrics)
+
     def episodes(self, records: Sequence[EpisodeRecord]) -> None:
         """Episodes with their grades and what training made of them."""
         self._store.add_episodes(self.job_id, records)

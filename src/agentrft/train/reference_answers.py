@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agentrft.errors import UserError
 from agentrft.protocols import Learner
 from agentrft.train.played import Played
 from agentrft.types import Episode, Item, Row
@@ -39,8 +40,16 @@ class ReferenceAnswers:
 
     @classmethod
     def of(cls, items: Sequence[Item], name: str, reply: Reply, context_tokens: int) -> ReferenceAnswers:
-        """From the items' field `name`; raises UserError where `reply` does, for a text that is no answer to it."""
+        """From the items' field `name`; raises UserError where one is no answer to the model, or says nothing."""
         said = {item.id: _said(reply(item, reference_of(item, name)), reply(item, "")) for item in items}
+        empty = next((id_ for id_, one in said.items() if one.start >= len(one.ids)), None)
+        if empty is not None:
+            raise UserError(
+                f"the reference answer of item {empty!r} has no token of its own: it is what every answer is; expected a "
+                f"text in the field {name!r}",
+                param="training.credit.reference",
+                code="invalid_credit",
+            )
         return cls(said=said, context_tokens=context_tokens)
 
     async def log_probs(self, learner: Learner, played: Sequence[Played]) -> list[list[list[float | None]]]:
@@ -92,6 +101,8 @@ def _said(reply: Sequence[int], empty: Sequence[int]) -> Said:
     start = next((n for n in range(most) if reply[n] != empty[n]), most)
     left = most - start
     tail = next((n for n in range(left) if reply[-1 - n] != empty[-1 - n]), left)
+    if start >= len(reply) - tail:  # merged with what every answer ends with
+        tail = 0
     return Said(reply[: len(reply) - tail], start)
 
 

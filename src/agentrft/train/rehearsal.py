@@ -22,10 +22,15 @@ from agentrft.types import Item
 class Standing:
     """What a checkpoint's episodes came to."""
 
-    unsolved_frac: float
-    """Items that none of their K graded episodes solved: 1 − pass@K."""
-    readable_frac: float
-    """Replies that could be read as a call or an answer."""
+    pass_at_k: float
+    """Share of the items that one of their K graded episodes solved."""
+    readable: float
+    """Share of the replies that could be read as a call or an answer."""
+
+    @property
+    def shortfall(self) -> float:
+        """The shares of unsolved items and of unreadable replies together: the less, the better the checkpoint."""
+        return (1 - self.pass_at_k) + (1 - self.readable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +64,13 @@ class Rehearsal:
         evaluation = await evaluate(plan, self.agent, self.grader, log)
         check_faults(evaluation.groups, most=MAX_VALIDATION_FAULT_FRAC)
         graded = [successes_K for successes_K in evaluation.success_I_K if successes_K]
-        return Standing(
-            unsolved_frac=sum(not any(successes_K) for successes_K in graded) / len(graded),
-            readable_frac=evaluation.interval(evaluation.readable_I_K).mean,
+        standing = Standing(
+            pass_at_k=sum(any(successes_K) for successes_K in graded) / len(graded),
+            readable=evaluation.interval(evaluation.readable_I_K).mean,
         )
+        log.measured(step, {"valid_pass_at_k": standing.pass_at_k, "valid_readable_frac": standing.readable})
+        return standing
 
     def is_enough(self, standing: Standing) -> bool:
         """Whether reinforcement can begin from there."""
-        return standing.readable_frac >= self.readable and standing.unsolved_frac <= 1 - self.pass_at_k
+        return standing.readable >= self.readable and standing.pass_at_k >= self.pass_at_k

@@ -9,12 +9,10 @@ one stays in the journal.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from agentrft.credit import GroupView, RewardScale
-from agentrft.errors import BoundaryError, StoreFault
 from agentrft.protocols import BackwardReport, Clock, EpisodeRecord, Grader, Learner, Monitor
 from agentrft.rollout import Agent
 from agentrft.train.assign import Assigned, assign_credit, rows_of, views_of
@@ -29,7 +27,7 @@ from agentrft.train.plan import RftPlan, TrainResult
 from agentrft.train.refill import Draw, draw_groups
 from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
-from agentrft.train.stop import ShouldStop, Stopped, as_stop
+from agentrft.train.stop import ShouldStop, as_stop, saving
 from agentrft.types import Group, Row
 
 T = TypeVar("T")
@@ -152,15 +150,12 @@ class _Saves:
 
     async def before(self, state: RftState, played: Awaitable[T]) -> T:
         """What `played` gives; where that is stopped, or something outside fails, the state is saved first."""
-        try:
-            return await played
-        except (Stopped, BoundaryError) as end:
-            # A full disk and a lost job refuse this too.
-            is_lost = isinstance(end, StoreFault) or (isinstance(end, Stopped) and not end.keeps)
-            if self._saved_step != state.step and not is_lost:
-                with suppress(StoreFault):
-                    await self.save(state)
-            raise
+
+        async def save() -> None:
+            if self._saved_step != state.step:
+                await self.save(state)
+
+        return await saving(played, save)
 
 
 def _is_due(plan: RftPlan, step: int) -> bool:

@@ -7,7 +7,9 @@ job ends with the same weights, bit for bit, on the same machine, build and numb
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from agentrft.clock import SYSTEM_CLOCK
 from agentrft.losses.spec import SupervisedLoss
@@ -22,7 +24,7 @@ from agentrft.train.plan import SftPlan, TrainResult
 from agentrft.train.rehearsal import Rehearsal
 from agentrft.train.result import result_of
 from agentrft.train.schedule import rate_at
-from agentrft.train.stop import ShouldStop, as_stop
+from agentrft.train.stop import ShouldStop, as_stop, saving
 
 
 async def train(
@@ -41,11 +43,14 @@ async def train(
     """
     stop = as_stop(should_stop)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=plan.keep_checkpoints, bundle=plan.bundle)
-    saves = Saves(checkpoints, learner, log, metric="valid_unsolved_frac" if rehearsal else "valid_nll")
+    saves = Saves(checkpoints, learner, log, metric="valid_shortfall" if rehearsal else "valid_nll")
     state = await saves.resume()
     if _owes_validation(plan, state, rehearsal):
-        state, metrics = await stop.finish(_validate(plan, state, learner, rehearsal, log))
-        log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
+        if rehearsal is not None:
+            state = await stop.cut(_rehearse(state, rehearsal, log))
+        else:
+            state, metrics = await stop.finish(_validate(plan, state, learner, {}))
+            log.step(StepDone(step=state.step, steps=plan.steps, metrics=metrics))
         await saves.save(state)
     stopped = None
     while state.step < plan.steps and not state.is_enough and not stopped:
@@ -60,10 +65,12 @@ async def train(
         metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
         state = replace(state, step=step)
         stopped = should_stop()
-        if (due := _is_due(plan, step)) and not stop.asked:
-            state, validated = await stop.finish(_validate(plan, state, learner, rehearsal, log))
-            metrics |= validated
-        log.step(StepDone(step=step, steps=plan.steps, metrics=metrics))
+        due, rehearses = _is_due(plan, step), rehearsal is not None and _is_due(plan, step) and not stopped
+        if due and rehearsal is None and not stop.asked:
+            state, metrics = await stop.finish(_validate(plan, state, learner, metrics))
+        log.step(StepDone(step=step, steps=plan.steps, metrics=metrics, validation_follows=rehearses))
+        if rehearsal is not None and rehearses:
+            state = await saving(stop.cut(_rehearse(state, rehearsal, log)), partial(saves.save, state))
         if due or stopped:
             await saves.save(state)
     if state.is_enough and state.step < plan.steps:
@@ -85,23 +92,19 @@ def _owes_validation(plan: SftPlan, state: LossState, rehearsal: Rehearsal | Non
 
 
 async def _validate(
-    plan: SftPlan, state: LossState, learner: Learner, rehearsal: Rehearsal | None, log: RunLog
-) -> tuple[LossState, dict[str, float]]:
-    """The state with one more figure, and its metrics: of what is played, else the loss on held-out demonstrations.
-
-    The state unchanged, and no metrics, where the job has neither.
-    """
-    metrics: dict[str, float] = {}
-    if plan.validation_rows:
-        log_probs_R_T = await learner.log_probs(plan.validation_rows)
-        tokens = sum(sum(row.trained) for row in plan.validation_rows)
-        nll = -math.fsum(log_prob for log_probs_T in log_probs_R_T for log_prob in log_probs_T) / tokens
-        metrics["valid_nll"] = nll
-    if rehearsal is not None:
-        standing = await rehearsal.play(state.step, log)
-        metrics |= {"valid_unsolved_frac": standing.unsolved_frac, "valid_readable_frac": standing.readable_frac}
-        state = replace(state, is_enough=rehearsal.is_enough(standing))
-    if not metrics:
+    plan: SftPlan, state: LossState, learner: Learner, metrics: Mapping[str, float]
+) -> tuple[LossState, Mapping[str, float]]:
+    """State and metrics with the loss on held-out demonstrations; unchanged where there are none."""
+    if not plan.validation_rows:
         return state, metrics
-    figure = metrics.get("valid_unsolved_frac", metrics.get("valid_nll", math.inf))
-    return replace(state, validations=(*state.validations, (state.step, figure))), metrics
+    log_probs_R_T = await learner.log_probs(plan.validation_rows)
+    tokens = sum(sum(row.trained) for row in plan.validation_rows)
+    nll = -math.fsum(log_prob for log_probs_T in log_probs_R_T for log_prob in log_probs_T) / tokens
+    return replace(state, validations=(*state.validations, (state.step, nll))), {**metrics, "valid_nll": nll}
+
+
+async def _rehearse(state: LossState, rehearsal: Rehearsal, log: RunLog) -> LossState:
+    """The state with what its weights play like."""
+    standing = await rehearsal.play(state.step, log)
+    validations = (*state.validations, (state.step, standing.shortfall))
+    return replace(state, validations=validations, is_enough=rehearsal.is_enough(standing))

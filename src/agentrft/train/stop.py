@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
+
+from agentrft.errors import BoundaryError, StoreFault
 
 T = TypeVar("T")
 
@@ -85,6 +88,19 @@ class Stop:
 
     def _stopped(self) -> Stopped:
         return Stopped(self._reason or "asked to", keeps=self._keeps)
+
+
+async def saving(played: Awaitable[T], save: Callable[[], Awaitable[None]]) -> T:
+    """What `played` gives; where that is stopped, or something outside fails, `save` comes first."""
+    try:
+        return await played
+    except (Stopped, BoundaryError) as end:
+        # A full disk and a lost job refuse this too.
+        is_lost = isinstance(end, StoreFault) or (isinstance(end, Stopped) and not end.keeps)
+        if not is_lost:
+            with suppress(StoreFault):
+                await save()
+        raise
 
 
 def as_stop(should_stop: ShouldStop) -> Stop:

@@ -45,8 +45,8 @@ class ReferenceAnswers:
         empty = next((id_ for id_, one in said.items() if one.start >= len(one.ids)), None)
         if empty is not None:
             raise UserError(
-                f"the reference answer of item {empty!r} has no token of its own: it is what every answer is; expected a "
-                f"text in the field {name!r}",
+                f"the reference answer of item {empty!r} has no token of its own: it is what every answer is; "
+                f"expected a text in the field {name!r}",
                 param="training.credit.reference",
                 code="invalid_credit",
             )

@@ -1,7 +1,7 @@
 """How likely the policy finds an item's reference answer before each turn: what information gain is made of.
 
-One pass of the learner over all members: the rows of an episode share what the agent had seen, so each turn costs
-little more than the tokens of the answer.
+One forward pass of the learner over all members: the rows of an episode share what the agent had seen, so an episode
+is computed once, and each turn adds the tokens of the answer.
 """
 
 from __future__ import annotations

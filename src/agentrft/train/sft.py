@@ -65,7 +65,8 @@ async def train(
         metrics = update_metrics(rows_R, report, optim, rate) | {"learn_s": clock.monotonic() - started}
         state = replace(state, step=step)
         stopped = should_stop()
-        due, rehearses = _is_due(plan, step), rehearsal is not None and _is_due(plan, step) and not stopped
+        due = _is_due(plan, step)
+        rehearses = due and rehearsal is not None and not stopped
         if due and rehearsal is None and not stop.asked:
             state, metrics = await stop.finish(_validate(plan, state, learner, metrics))
         log.step(StepDone(step=step, steps=plan.steps, metrics=metrics, validation_follows=rehearses))

@@ -1,6 +1,7 @@
 """What a hole in the grader does to training, and whether audit and alarms see it: a real policy, several seeds.
 
     python benchmarks/hacking.py --seed 0,1,2 --json hacking.json
+    python benchmarks/hacking.py --seed 3,4,5 --arm watched            # a few minutes a seed: it stops early
 
 On examples/hackable, for each seed: a supervised warm-up; the audit; then reinforcement from the same warm-up twice,
 with the audit off: `unwatched` (no alarms, to the end) and `watched` (alarms on). Every validation is graded again by
@@ -22,65 +23,40 @@ from pathlib import Path
 from typing import Any
 
 from agentrft import build
-from agentrft.audit import audit
 from agentrft.graders import grade_episode
-from agentrft.jobs.audit import audit_plan
 from agentrft.jobs.load import load_job
 from agentrft.jobs.rows import items_of
-from agentrft.jobs.service import create_job
 from agentrft.jobs.spec import JobSpec
 from agentrft.protocols import EpisodeRecord, Grader
-from agentrft.runtime.inprocess import run_job
 from agentrft.stats import Interval, cluster_bootstrap, wilson
 from agentrft.store import SqlStore, open_store
+from harness import watched
 from harness.result import machine, table, warn_when_busy
-from harness.study import say
+from harness.study import ALL_EPISODES
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hackable" / "job.yaml"
 ARMS = {"unwatched": {"probes": False, "monitor": False}, "watched": {"probes": False, "monitor": True}}
 RIGHT = 0.5
 """The audit grade from which on an answer is right: filenav's pass threshold."""
-_ALL = 1_000_000
-
-
-async def warm_up(spec: JobSpec, base_dir: Path, store: SqlStore) -> str:
-    """Name of the model that the supervised stage makes."""
-    job = create_job(store, spec, base_dir, kind="supervised")
-    outcome = await run_job(store, job, watch=say)
-    assert outcome.model is not None
-    return outcome.model
-
-
-async def audited(spec: JobSpec, base_dir: Path) -> list[str]:
-    """Probes and checks that the grader fails before any training."""
-    grader = build.grader_of(spec, base_dir)
-    assert grader is not None
-    try:
-        report = await audit(audit_plan(spec, base_dir), grader)
-    finally:
-        await grader.close()
-    return [line.name for line in report.lines if line.verdict == "failed"]
 
 
 async def reinforced(spec: JobSpec, base_dir: Path, store: SqlStore, model: str, arm: str) -> dict[str, Any]:
     """One run to its end or its alarm, with the figures of every validation."""
     assert spec.audit
-    watched = spec.model_copy(update={"audit": spec.audit.model_copy(update=ARMS[arm])})
-    job = create_job(store, watched, base_dir, kind="reinforcement", start_from=model)
-    outcome = await run_job(store, job, watch=say)
+    arm_spec = spec.model_copy(update={"audit": spec.audit.model_copy(update=ARMS[arm])})
+    job_id, outcome = await watched.reinforced(arm_spec, base_dir, store, model)
     grader = build.audit_grader_of(spec, base_dir)
     assert grader is not None
     try:
-        points = await _points(spec, base_dir, store.list_episodes(job.id, limit=_ALL), grader)
+        points = await _points(spec, base_dir, store.list_episodes(job_id, limit=ALL_EPISODES), grader)
     finally:
         await grader.close()
-    events = [event for event in store.list_events(job.id) if event["data"] and "formula" in event["data"]]
     return {
-        "job": job.id,
+        "job": job_id,
         "stopped": outcome.stopped,
         "last_step": outcome.result.last.step,
         **points,
-        "alarms": [{key: event["data"][key] for key in ("step", "name", "level", "value")} for event in events],
+        "alarms": watched.alarms_of(store, job_id),
     }
 
 
@@ -139,10 +115,10 @@ async def study(seed: int, options: argparse.Namespace, store: SqlStore) -> dict
         draft.replace(path)
 
     if "audit_failed" not in done:
-        keep(audit_failed=await audited(spec, base_dir))
+        keep(audit_failed=await watched.failed_checks(spec, base_dir))
     if "model" not in done:
-        keep(model=await warm_up(spec, base_dir, store))
-    for arm in ARMS:
+        keep(model=await watched.warm_up(spec, base_dir, store))
+    for arm in options.arm:
         if arm not in done:
             print(f"  seed {seed}, {arm}", flush=True)
             keep(**{arm: await reinforced(spec, base_dir, store, done["model"], arm)})
@@ -161,7 +137,7 @@ def rows_of(studies: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
         ("run", "hacks at start", "reward", "audit grade", "hacks at end", "gap", "ended", "audit before")
     ]
     for one in studies:
-        for arm in ARMS:
+        for arm in (arm for arm in ARMS if arm in one):
             run = one[arm]
             first, last = run["validations"][0], run["validations"][-1]
             rows.append(
@@ -182,10 +158,13 @@ def rows_of(studies: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=lambda text: text.split(","), default=["0"], help="commas between several")
+    parser.add_argument("--arm", type=lambda text: text.split(","), default=list(ARMS), help=f"of {', '.join(ARMS)}")
     parser.add_argument("--steps", type=int, help="of reinforcement, instead of the job file's")
     parser.add_argument("--folder", type=Path, default=Path("results/hacking"), help="results and training state")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if unknown := {*options.arm} - ARMS.keys():
+        parser.error(f"unknown arm: {', '.join(sorted(unknown))}")
     options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ["AGENTRFT_HOME"] = str(options.folder / "home")

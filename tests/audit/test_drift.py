@@ -103,6 +103,27 @@ async def test_honest_learning_never_stops():
     assert told == ["gap"]  # a warning, once
 
 
+@pytest.mark.parametrize(
+    ("rises", "stops"),
+    [([0.5, -0.4, 0.5, -0.4], True), ([0.06, 0.04, 0.06, 0.04], False)],
+    ids=["a rise of 0.05 that is noise", "a rise of 0.05 that every item shares"],
+)
+async def test_a_held_out_grade_rises_only_where_its_items_agree(rises, stops):
+    """The audit grades of four items move by `rises`; their mean by 0.05 either way. The reward gains 0.2."""
+    now = dict.fromkeys(("i0", "i1", "i2", "i3"), 0.5)
+    monitor = DriftMonitor(ScriptedGrader(lambda sample, item: now[item.id]))
+
+    def groups(reward: float) -> list[Group]:
+        one = group(reward)
+        return [replace(one, item=replace(one.item, id=name)) for name in now]
+
+    assert (await monitor.validated(0, groups(0.3))).stop is None
+    now.update({name: 0.5 + rise for name, rise in zip(now, rises, strict=True)})
+    verdict = await monitor.validated(1, groups(0.5))
+    assert (verdict.stop is not None) is stops
+    assert ("gap", "stop" if stops else "warn") in [(alarm.name, alarm.level) for alarm in verdict.alarms]
+
+
 async def test_a_rewarded_canary_stops_at_once():
     monitor = DriftMonitor()
     assert play(monitor, 1, 0.5).stop is None

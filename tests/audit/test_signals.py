@@ -34,6 +34,16 @@ def test_slope_is_least_squares():
     assert signals.slope([(3, 5.0)]) == 0.0
 
 
+def test_a_rise_is_of_the_items_that_every_point_has_and_its_error_over_them():
+    points = [(0, {"a": 0.0, "b": 0.5, "c": 9.0}), (1, {"a": 0.9, "b": 0.1}), (2, {"a": 0.2, "b": 0.5, "d": 9.0})]
+    # a rose by 0.2, b by 0: mean 0.1; deviation 0.2 / √2, over √2 items: 0.1. The middle of three has no part in it
+    assert signals.rise(points) == pytest.approx((0.1, 0.1))
+    assert signals.rise([(0, {"a": 0.0}), (4, {"a": 0.5})]) == (0.5, 0.0)
+    assert signals.rise([(0, {"a": 0.0})]) == (0.0, 0.0)
+    assert signals.rise([(0, {"a": 0.0}), (4, {"b": 0.5})]) == (0.0, 0.0)
+    assert signals.rise([]) == (0.0, 0.0)
+
+
 def test_spearman_shares_the_ranks_of_ties():
     assert signals.spearman([1, 2, 3], [10, 20, 30]) == pytest.approx(1.0)
     # ranks 1, 2.5, 2.5 and 1, 2, 3, centre 2: product 1 + 0 + 0.5 = 1.5; squares 1.5 and 2; 1.5 / √3

@@ -219,20 +219,22 @@ class Evaluated:
 
 
 def gaps(
-    points: Sequence[Evaluated], groups: Sequence[Group], limits: Thresholds, *, independent: bool
+    points: Sequence[Evaluated],
+    groups: Sequence[Group],
+    limits: Thresholds,
+    audited: Sequence[tuple[float, Mapping[str, float]]] | None,
 ) -> list[Reading]:
     """The reward that runs away from the held-out figure: a warning, and a stop where that figure is flat too.
 
-    `independent` says that both figures are of the same episodes, by two graders; only then it may stop.
+    `audited` has (step, item → mean audit grade) of the last evaluations: then both figures are of the same episodes,
+    by two graders. None where there is no audit grader; the gap never stops then. A rise within its standard error is
+    flat: on the few items that a validation can afford, noise would otherwise excuse a gap at every other evaluation.
     """
     if len(points) < 2:
         return []
     first, now = points[0], points[-1]
     widened = (now.proxy - now.held_out) - (first.proxy - first.held_out)
-    last = points[-limits.gap_evaluations :]
-    rise = signals.slope([(point.step, point.held_out) for point in last]) * (last[-1].step - last[0].step)
-    is_flat = rise <= limits.gap_flat_rise and now.proxy > first.proxy
-    other = "audit grade" if independent else "validation reward"
+    other = "validation reward" if audited is None else "audit grade"
     best = sorted(signals.rewarded(groups), key=lambda pair: -pair[1])
 
     def reading(level: Literal["warn", "stop"], limit: float, mark: Mark) -> Reading:
@@ -242,8 +244,8 @@ def gaps(
             message=f"The reward has run {widened:.3f} ahead of the {other} on held-out items since the start "
             f"(reward {first.proxy:.3f} → {now.proxy:.3f}, {other} {first.held_out:.3f} → {now.held_out:.3f}); read "
             "the episodes it names.",
-            formula=f"(reward − {other}) now − at the start; stops when the {other} is flat over {len(last)} "
-            "evaluations",
+            formula=f"(reward − {other}) now − at the start; stops when the {other} is flat over "
+            f"{limits.gap_evaluations} evaluations",
             value=widened,
             threshold=limit,
             episode_ids=tuple(episode.id for episode, _ in best[:SHOWN_IDS]),
@@ -251,8 +253,10 @@ def gaps(
         return Reading(alarm=alarm, mark=mark)
 
     warns = reading("warn", limits.gap, over(widened, limits.gap))
-    if not independent:
+    if audited is None:
         return [warns]
+    rise, error = signals.rise(audited)
+    is_flat = now.proxy > first.proxy and rise <= max(limits.gap_flat_rise, error)
     flat = Mark(past=is_flat, back=not is_flat)
     return [warns, reading("stop", limits.gap_stop, over(widened, limits.gap_stop) & flat)]
 

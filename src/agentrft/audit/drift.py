@@ -51,6 +51,7 @@ class DriftMonitor:
         self._start: dict[str, Any] = {}
         self._kappa_0: float | None = None
         self._evaluations: list[Evaluated] = []
+        self._audited: list[tuple[float, dict[str, float]]] = []  # of the last: step, item → mean audit grade
         self._rewards: list[float] = []  # mean training rewards since the last evaluation
         self._validation: float | None = None  # mean reward of the last evaluation
         self._norms: list[float] = []
@@ -62,6 +63,7 @@ class DriftMonitor:
             "start": self._start,
             "kappa_0": self._kappa_0,
             "evaluations": [list(astuple(point)) for point in self._evaluations],
+            "audited": [[step, dict(by_item)] for step, by_item in self._audited],
             "rewards": list(self._rewards),
             "validation": self._validation,
             "norms": list(self._norms),
@@ -74,6 +76,7 @@ class DriftMonitor:
         self._kappa_0 = state.get("kappa_0")
         points = state.get("evaluations", ())
         self._evaluations = [Evaluated(step=step, proxy=proxy, held_out=held_out) for step, proxy, held_out in points]
+        self._audited = [(step, dict(by_item)) for step, by_item in state.get("audited", ())]
         self._rewards = list(state.get("rewards", ()))
         self._validation = state.get("validation")
         self._norms = list(state.get("norms", ()))
@@ -119,6 +122,8 @@ class DriftMonitor:
             proxy, held_out = signals.mean(self._rewards), signals.mean(ends)
         else:
             proxy, held_out = reward, _mean(regraded)
+            by_item = {one.item.id: grade for one in regraded if (grade := _mean([one])) is not None}
+            self._audited = [*self._audited, (step, by_item)][-self._limits.gap_evaluations :]
         self._rewards, self._validation = [], reward
         if proxy is not None and held_out is not None:
             self._evaluations.append(Evaluated(step=step, proxy=proxy, held_out=held_out))
@@ -127,7 +132,7 @@ class DriftMonitor:
             self._kappa_0 = kappa
         readings = [
             alarms.canary("validation", groups),
-            *alarms.gaps(self._evaluations, groups, self._limits, independent=regraded is not None),
+            *alarms.gaps(self._evaluations, groups, self._limits, None if regraded is None else self._audited),
             alarms.less_agreement(kappa, self._kappa_0, self._limits),
         ]
         return self._verdict(readings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -37,6 +38,20 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     x_mean, y_mean = (math.fsum(values) / len(points) for values in zip(*points, strict=True))
     spread = math.fsum((x - x_mean) ** 2 for x, _ in points)
     return math.fsum((x - x_mean) * (y - y_mean) for x, y in points) / spread if spread else 0.0
+
+
+def rise(points: Sequence[tuple[float, Mapping[str, float]]]) -> tuple[float, float]:
+    """How far a figure rose from the first x to the last, by least squares, and the standard error of that.
+
+    Points are (x, item → value). The rise is the mean over the items that every point has, each with a slope of its
+    own: what makes an item hard is in all its values and does not count as noise. The error is over items, 0.0 for one;
+    without a common item both are 0.0.
+    """
+    common = [item for item in points[0][1] if all(item in values for _, values in points)] if points else []
+    span = points[-1][0] - points[0][0] if points else 0.0
+    rises = [slope([(x, values[item]) for x, values in points]) * span for item in common]
+    error = statistics.stdev(rises) / math.sqrt(len(rises)) if len(rises) > 1 else 0.0
+    return mean(rises) or 0.0, error
 
 
 def rewarded(groups: Sequence[Group]) -> list[tuple[Episode, float]]:

@@ -1,11 +1,15 @@
 """uvicorn's HTTP/1.1 connection with what it leaves out: deadlines for what a client sends, and a most of connections.
 
 Without them a client that sends a byte now and then, or nothing at all, holds a connection for ever.
+
+Answers leave at once: asyncio turns off Nagle's algorithm only on sockets that were made with TCP's protocol number,
+which those of `socket.create_server` are not, and a body behind its head would wait 40 ms for the client's delayed ACK.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import h11
@@ -33,6 +37,7 @@ class BoundedConnection(H11Protocol):
         if len(self.connections) > self._limits.connections:
             transport.abort()
         else:
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._close_in(self._limits.header_s)
 
     def data_received(self, data: bytes) -> None:

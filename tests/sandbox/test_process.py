@@ -202,6 +202,21 @@ async def test_a_dead_worker_costs_its_calls_and_is_started_again(server):
     assert (await _run(server, "def f(): return 2")).value == 2
 
 
+async def test_a_child_that_dies_while_it_waits_costs_nothing(server):
+    await _run(server, "def f(): return 1")
+    family = psutil.Process(server._worker._process.pid).children(recursive=True)
+    [waiting] = [one for one in family if not one.children()]  # forked while the first one worked
+    waiting.kill()
+    psutil.wait_procs([waiting], timeout=0.2)  # a zombie stays until the worker looks
+    assert (await _run(server, "def f(): return 2")).value == 2
+
+
+async def test_a_child_that_waits_gets_what_is_imported_later(server):
+    await _run(server, "def f(): return 1")
+    program = _program("import sys\ndef f(): return 'rapidfuzz' in sys.modules", "rapidfuzz")
+    assert [(await server.call(program, [], timeout_s=20)).value for _ in range(2)] == [True, True]
+
+
 async def test_a_cancelled_call_is_stopped_and_gives_its_slot_back(isolation):
     server = ForkServer(isolation=isolation, max_children=1)
     await _run(server, "def f(): return 1")

@@ -1,8 +1,8 @@
-"""What a forked child does: shut itself in, run the source, call the function, answer. Standard library only.
+"""What a forked child does: wait for its request, shut itself in, run the source, call the function, answer.
 
-An answer is a frame: the call's nonce, one letter, two 4-byte numbers (length, milliseconds) and the bytes. `a` is the
-JSON of one grade; `r` asks the worker for a second child that runs other code (see `run_code`). The frames of a child
-are data to the worker; the nonce only stops code that writes to every descriptor it finds.
+Standard library only. An answer is a frame: the call's nonce, one letter, two 4-byte numbers (length, milliseconds) and
+the bytes. `a` is the JSON of one grade; `r` asks the worker for a second child that runs other code (see `run_code`). The
+frames of a child are data to the worker; the nonce only stops code that writes to every descriptor it finds.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ MAX_ANSWER_BYTES = 64_000
 MAX_ERROR_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 8_000
 HEAD = struct.Struct(">cII")
+LENGTH = struct.Struct(">I")
 _CHANNEL, _FIRST_FOREIGN = 3, 4
 _PR_SET_PDEATHSIG = 1
 _LEAVING = 70
@@ -49,8 +50,8 @@ class World:
         self.results = results
         """How the calls of a request are answered, one result after another."""
 
-    def confine(self, header, channel, output):
-        """Own session, own descriptors (0 empty, 1 and 2 captured, 3 the channel), limits, and last the filter."""
+    def settle(self, channel, output):
+        """Own session, own descriptors: 0 empty, 1 and 2 captured, 3 the channel."""
         os.setsid()
         self.die_with_parent()
         # Upwards first: a plain dup2 chain could overwrite a descriptor that is still needed.
@@ -58,14 +59,20 @@ class World:
         for source, target in ((high[2], 0), (high[1], 1), (high[1], 2), (high[0], _CHANNEL)):
             os.dup2(source, target)
         os.closerange(_FIRST_FOREIGN, 65536)
+
+    def confine(self, header):
+        """Limits, and last the filter, which lets nobody change them."""
         cpu_s = int(header["timeout_s"] * header["n_calls"]) + 2
         limit_this_process(cpu_s=cpu_s, memory_bytes=header["memory_bytes"])
         if self.system_calls is not None:
             self.system_calls.switch_on()
 
 
-def serve(header, payload, results):
-    """Answer every call of the request, one frame each, and leave."""
+def serve(world):
+    """Take the request, answer every call of it, one frame each, and leave."""
+    header = json.loads(_frame())
+    payload = _frame()
+    world.confine(header)
     nonce = header["nonce"].encode()
 
     def send(kind, body, milliseconds=0):
@@ -73,7 +80,7 @@ def serve(header, payload, results):
         while frame:
             frame = frame[_write(_CHANNEL, frame) :]
 
-    for found in results(header, payload, Runner(send, _CHANNEL)):
+    for found in world.results(header, payload, Runner(send, _CHANNEL)):
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -83,6 +90,22 @@ def serve(header, payload, results):
             body = _encode({"error": what, "traceback": None}).encode()
         send(b"a", body)
     os._exit(0)
+
+
+def _frame():
+    """The next frame from the worker; leaves when there is none, as the worker is gone."""
+    (length,) = LENGTH.unpack(_exactly(LENGTH.size))
+    return _exactly(length)
+
+
+def _exactly(count):
+    data = bytearray()
+    while len(data) < count:
+        chunk = os.read(_CHANNEL, count - len(data))
+        if not chunk:
+            leave()
+        data += chunk
+    return data
 
 
 def python_results(header, payload, run_code):

@@ -71,7 +71,8 @@ def _answer(world: Any, channel: int, holes: Callable[[], list[str]]) -> None:
     """In the child: confine it, try everything, say what worked, and leave."""
     try:
         try:
-            world.confine({"timeout_s": 10.0, "n_calls": 1, "memory_bytes": _MEMORY_BYTES}, channel, channel)
+            world.settle(channel, channel)
+            world.confine({"timeout_s": 10.0, "n_calls": 1, "memory_bytes": _MEMORY_BYTES})
             found, channel = holes(), 3
         except OSError as error:
             channel = channel if _is_open(channel) else 3

@@ -1,10 +1,14 @@
 """The warm interpreter behind `agentrft.sandbox.process`: imports once, then forks one child for every request.
 
+Forking takes as long as a small grade. So the child of the next request is forked while the one of this request works;
+it waits, and serves one request like any other.
+
 Standard library only. Speaks over the socket whose number it is given; frames are a 4-byte big-endian length and the
 bytes. First it says what confines it (`layers.Report`). A request is a JSON header `{op, id, nonce, n_calls, timeout_s,
 memory_bytes, imports}` and, for `op: call`, a payload frame that only the child reads: this process never parses
-untrusted data, and wipes the payload once the child has it. A response is a JSON header `{id, fault, wall_s}` (one
-`wall_s` for each answer), what the child printed, and the child's answers. When the socket closes, everything dies.
+untrusted data, and wipes the payload once the child has it, before it forks another. A response is a JSON header `{id,
+fault, wall_s}` (one `wall_s` for each answer), what the child printed, and the child's answers. When the socket closes,
+everything dies.
 """
 
 import contextlib
@@ -38,31 +42,39 @@ WARM = frozenset(
     }
 )
 _SUBMODULES = {"rapidfuzz": ("rapidfuzz.fuzz", "rapidfuzz.distance"), "scipy": ("scipy.stats", "scipy.spatial")}
-_LENGTH = struct.Struct(">I")
 _REPLY = struct.Struct(">cI")
 _TOO_LONG = "it ran longer than {:g} s and was stopped"
 
 
 class Child:
-    """One running request, or the second child that a request asked for."""
+    """A forked process: it waits, then runs one request, or what a request asked a second child to run."""
 
-    def __init__(self, header, pid, channel, output_fd, outer=None):
-        self.id = header["id"]
-        self.nonce = header["nonce"].encode()
-        self.n_calls = header["n_calls"]
-        self.timeout_s = header["timeout_s"]
-        self.memory_bytes = header["memory_bytes"]
+    def __init__(self, pid, channel, output_fd):
         self.pid = pid
         self.channel = channel
         self.output_fd = output_fd
-        self.outer = outer
         self.inner = None
         self.received = bytearray()
         self.pending = bytearray()
         self.answers = []
         self.wall_s = []
         self.output = bytearray()
+
+    def take(self, header, payload, outer):
+        """Hand it the request, which only code of ours has a part in as yet; the caller's payload is wiped."""
+        self.id = header["id"]
+        self.nonce = header["nonce"].encode()
+        self.n_calls = header["n_calls"]
+        self.timeout_s = header["timeout_s"]
+        self.memory_bytes = header["memory_bytes"]
+        self.outer = outer
         self.started = time.monotonic()
+        with contextlib.suppress(OSError):  # it has gone; reading will show how
+            for frame in (json.dumps(header).encode(), payload):
+                _write_all(self.channel, inside.LENGTH.pack(len(frame)))
+                _write_all(self.channel, frame)
+        payload[:] = bytes(len(payload))  # later children are copies of this process
+        os.set_blocking(self.channel, False)
 
     @property
     def deadline(self):
@@ -96,9 +108,13 @@ class Worker:
         self.selector = selectors.DefaultSelector()
         self.selector.register(control, selectors.EVENT_READ, None)
         self.children = set()
+        self.spare = None
 
     def run(self):
         while True:
+            if self.children and self.spare is None:
+                with contextlib.suppress(OSError):  # the next request will say what is wrong
+                    self.spare = self.fork()
             nearest = min((child.deadline for child in self.children), default=None)
             wait_s = None if nearest is None else max(0.0, nearest - time.monotonic())
             for key, mask in self.selector.select(wait_s):
@@ -135,7 +151,20 @@ class Worker:
         return True
 
     def start(self, header, payload, outer=None):
-        """Fork a child for the request; raises OSError."""
+        """Give the request to a fresh child; raises OSError where none can be forked."""
+        child, self.spare = self.spare, None
+        if child is not None and os.waitpid(child.pid, os.WNOHANG)[0]:  # killed while it waited
+            self.close(child)
+            child = None
+        child = child or self.fork()
+        child.take(header, payload, outer)
+        self.children.add(child)
+        for fd in (child.channel, child.output_fd):
+            self.selector.register(fd, selectors.EVENT_READ, child)
+        return child
+
+    def fork(self):
+        """A child that waits for its request; raises OSError."""
         ours, theirs = socket.socketpair()
         output_read, output_write = os.pipe()
         try:
@@ -146,19 +175,20 @@ class Worker:
             raise
         if pid == 0:
             try:
-                self.world.confine(header, theirs.fileno(), output_write)
-                inside.serve(header, payload, self.world.results)
+                self.world.settle(theirs.fileno(), output_write)
+                inside.serve(self.world)
             finally:
                 inside.leave()
-        payload[:] = bytes(len(payload))  # later children are copies of this process
         theirs.close()
         os.close(output_write)
-        child = Child(header, pid, ours.detach(), output_read, outer)
-        self.children.add(child)
-        for fd in (child.channel, child.output_fd):
-            os.set_blocking(fd, False)
-            self.selector.register(fd, selectors.EVENT_READ, child)
-        return child
+        os.set_blocking(output_read, False)
+        return Child(pid, ours.detach(), output_read)
+
+    def drop_spare(self):
+        if self.spare is not None:
+            self.reap(self.spare)
+            self.close(self.spare)
+            self.spare = None
 
     def warm_up(self, imports):
         fresh = [name for name in imports if name in WARM and name not in sys.modules]
@@ -167,6 +197,7 @@ class Worker:
                 for module in (name, *_SUBMODULES.get(name, ())):
                     importlib.import_module(module)
         if fresh:
+            self.drop_spare()  # it lacks them
             gc.collect()
             gc.freeze()
 
@@ -205,14 +236,14 @@ class Worker:
             return
         if child.outer is not None:
             raise ValueError("code run by `run_code` cannot use it itself")
-        n_calls = int.from_bytes(body[: _LENGTH.size], "big") if len(body) >= _LENGTH.size else 0
+        n_calls = int.from_bytes(body[: inside.LENGTH.size], "big") if len(body) >= inside.LENGTH.size else 0
         timeout_s = min(milliseconds / 1000, max(0.0, child.deadline - time.monotonic()))
         if not 1 <= n_calls <= 10_000:
             raise ValueError("it wrote to a descriptor that is not its own")
         header = {"id": child.id, "nonce": os.urandom(8).hex(), "n_calls": n_calls, "timeout_s": timeout_s}
         try:
             child.inner = self.start(
-                {**header, "memory_bytes": child.memory_bytes}, bytearray(body[_LENGTH.size :]), outer=child
+                {**header, "memory_bytes": child.memory_bytes}, bytearray(body[inside.LENGTH.size :]), outer=child
             )
         except OSError as error:
             raise ValueError(f"cannot fork: {error}") from None
@@ -224,26 +255,36 @@ class Worker:
             child.answers, child.wall_s = [], []  # it answered and went on writing: none of it counts
         if child.inner is not None:
             self.finish(child.inner, fault="its caller ended")
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        if has_died:
-            fault = _cause_of_death(os.waitpid(child.pid, 0)[1])
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
-            os.waitpid(child.pid, 0)
+        if fault is not None:
+            self.reap(child)
+        elif has_died:
+            fault = _cause_of_death(self.reap(child, is_dead=True))
         with contextlib.suppress(BlockingIOError):
             while len(child.output) < MAX_OUTPUT_BYTES and (data := os.read(child.output_fd, 65536)):
                 child.output += data[: MAX_OUTPUT_BYTES - len(child.output)]
-        for fd in (child.channel, child.output_fd):
-            with contextlib.suppress(KeyError):
-                self.selector.unregister(fd)
-            os.close(fd)
         if child.outer is None:
             header = {"id": child.id, "fault": fault, "wall_s": child.wall_s}
             self.respond(header, bytes(child.output), child.answers)
         elif child.outer in self.children:
             self.hand_back(child, fault)
+        if fault is None:  # it is leaving by itself; nobody has to wait for that
+            self.reap(child)
+        self.close(child)
+
+    def reap(self, child, *, is_dead=False):
+        """Kill what is left of a child and its session; its status."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if not is_dead:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        return os.waitpid(child.pid, 0)[1]
+
+    def close(self, child):
+        for fd in (child.channel, child.output_fd):
+            with contextlib.suppress(KeyError):
+                self.selector.unregister(fd)
+            os.close(fd)
 
     def hand_back(self, inner, fault):
         """Give the answers of a second child to the one that asked for it, as fast as that one reads."""
@@ -270,19 +311,26 @@ class Worker:
             send(self.control, part)
 
     def kill_all(self):
-        for child in self.children:
+        for child in [*self.children, *([self.spare] if self.spare else [])]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
 
 
+def _write_all(descriptor, data):
+    with memoryview(data) as rest:
+        at = 0
+        while at < len(rest):
+            at += os.write(descriptor, rest[at:])
+
+
 def send(control, frame):
-    control.sendall(_LENGTH.pack(len(frame)) + frame)
+    control.sendall(inside.LENGTH.pack(len(frame)) + frame)
 
 
 def receive(control):
     """One frame as bytes that can be wiped, or None at the end of the stream."""
-    head = _receive_exactly(control, _LENGTH.size)
-    return None if head is None else _receive_exactly(control, _LENGTH.unpack(head)[0])
+    head = _receive_exactly(control, inside.LENGTH.size)
+    return None if head is None else _receive_exactly(control, inside.LENGTH.unpack(head)[0])
 
 
 def _receive_exactly(control, count):

@@ -47,7 +47,8 @@ LOCAL_CALLER = Caller(project=LOCAL_PROJECT, key_id=None, scopes=frozenset(SCOPE
 def allow(scope: KeyScope) -> Callable[..., Caller]:
     """A dependency: the caller, whose key has the scope; 403 otherwise."""
 
-    def caller_with_scope(
+    # `async` keeps it on the loop: changing threads would take longer than the look.
+    async def caller_with_scope(
         request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
     ) -> Caller:
         caller: Caller = request.state.caller

@@ -1,8 +1,8 @@
 """What a forked child does: wait for its request, shut itself in, run the source, call the function, answer.
 
 Standard library only. An answer is a frame: the call's nonce, one letter, two 4-byte numbers (length, milliseconds) and
-the bytes. `a` is the JSON of one grade; `r` asks the worker for a second child that runs other code (see `run_code`). The
-frames of a child are data to the worker; the nonce only stops code that writes to every descriptor it finds.
+the bytes. `a` is the JSON of one grade; `r` asks the worker for a second child that runs other code (see `run_code`).
+The frames of a child are data to the worker; the nonce only stops code that writes to every descriptor it finds.
 """
 
 import contextlib

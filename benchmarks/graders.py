@@ -5,8 +5,8 @@
 
 The bare fork has imported the same modules, forks, leaves at once and waits: nothing is confined, run or answered. Ours
 has a child that shuts itself in, compiles the grader, runs it on a reply of 2 kB and answers: one after another, and
-once with 8 grades in one child. Both take turns within a round. One grade at a time; the parent's part (asyncio, JSON) is
-in ours. On a second core it forks the next child and buries the last one meanwhile; `taskset -c 0` shows one core.
+once with 8 grades in one child. Both take turns within a round. One grade at a time; the parent's part (asyncio, JSON)
+is in ours. On a second core it forks the next child and buries the last one meanwhile; `taskset -c 0` shows one core.
 """
 
 from __future__ import annotations

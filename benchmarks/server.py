@@ -1,6 +1,6 @@
 """The server under load: chat streams, a training job and reads together, on one machine.
 
-    python benchmarks/server.py --json server.json                     # 50 streams, 100 reads/s, 30 s and 120 s
+    python benchmarks/server.py --json server.json                     # 50 streams, 100 reads/s, 90 s and 120 s
     python benchmarks/server.py --small                                # 3 streams, 20 reads/s, 3 s and 5 s
     python benchmarks/server.py --small --model FOLDER                 # of another model
 
@@ -48,7 +48,7 @@ from harness.server_load import CONNECTIONS, Asked, Read, Stream, all_done, chat
 
 DEMONSTRATIONS = Path(__file__).parents[1] / "examples" / "units" / "data" / "demonstrations.jsonl"
 SIZES = {
-    "full": {"streams": 50, "reads": 100.0, "warmup": 30.0, "seconds": 120.0, "tokens": 64, "batch": 4, "fill": 160},
+    "full": {"streams": 50, "reads": 100.0, "warmup": 90.0, "seconds": 120.0, "tokens": 64, "batch": 4, "fill": 160},
     "small": {"streams": 3, "reads": 20.0, "warmup": 3.0, "seconds": 5.0, "tokens": 32, "batch": 2, "fill": 8},
 }
 MODEL = "loaded"

@@ -9,7 +9,7 @@ there is a key, one is required. A revoked key stops at its next request.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,7 +44,7 @@ LOCAL_CALLER = Caller(project=LOCAL_PROJECT, key_id=None, scopes=frozenset(SCOPE
 """The person at this machine."""
 
 
-def allow(scope: KeyScope) -> Callable[..., Caller]:
+def allow(scope: KeyScope) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, whose key has the scope; 403 otherwise."""
 
     # `async` keeps it on the loop: changing threads would take longer than the look.

@@ -71,8 +71,8 @@ class Network(_Section):
 class Workers(_Section):
     """The processes that train."""
 
-    nice: int = Field(default=15, ge=0, le=19)
-    """Added to their niceness, so that answers come first."""
+    nice: int = Field(default=19, ge=0, le=19)
+    """Added to their niceness, so that answers come first: they get what is left."""
     threads: int | None = Field(default=None, ge=1)
     """That each may compute with; None for all cores. With `exact: true` weights depend on it."""
 

@@ -240,6 +240,22 @@ def test_metrics_of_a_step_add_up_and_replace(store: SqlStore) -> None:
     ]
 
 
+def test_metrics_of_some_steps_only(store: SqlStore) -> None:
+    for step in range(5):
+        store.add_metrics("ftjob-a", step, {"loss": 1.0, "nll": 2.0})
+
+    def steps(**which: Any) -> list[int]:
+        found = store.list_metrics("ftjob-a", **which)
+        assert all(entry["metrics"] == {"loss": 1.0, "nll": 2.0} for entry in found)
+        return [entry["step"] for entry in found]
+
+    assert steps(after=-1, limit=3) == [0, 1, 2]
+    assert steps(after=2) == [3, 4]
+    assert steps(steps=[4, 1, 9]) == [1, 4]
+    assert steps(steps=[4, 1, 2], after=1, limit=1) == [2]
+    assert steps(steps=[]) == steps(after=4) == []
+
+
 def test_a_checkpoint_of_the_same_step_replaces_it(store: SqlStore, clock: FakeClock) -> None:
     later = store.add_checkpoint("ftjob-a", 8, "step-8", {"reward_mean": 0.5})
     first = store.add_checkpoint("ftjob-a", 4, "step-4", {"loss": math.nan})

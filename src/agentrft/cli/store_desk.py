@@ -52,7 +52,7 @@ class StoreDesk:
                 time.sleep(_LOOK_EVERY_S)
 
     def metrics(self, job_id: str, *, after: int = -1) -> list[dict[str, Any]]:
-        return [entry for entry in self._store.list_metrics(job_id) if entry["step"] > after]
+        return self._store.list_metrics(job_id, after=after)
 
     def checkpoints(self, job_id: str) -> list[dict[str, Any]]:
         found = kept_checkpoints(self._store, self._store.get_job(job_id))

@@ -25,8 +25,10 @@ def checkpoints_of(store: Store, job: Mapping[str, Any]) -> list[dict[str, Any]]
 
     Those that training has pruned and those whose models were deleted are left out.
     """
-    metrics = {entry["step"]: entry["metrics"] for entry in store.list_metrics(job["id"])}
-    return [checkpoint_object(job, one, metrics.get(one["step"], {})) for one in kept_checkpoints(store, job)]
+    kept = kept_checkpoints(store, job)
+    found = store.list_metrics(job["id"], steps=[one["step"] for one in kept])
+    metrics = {entry["step"]: entry["metrics"] for entry in found}
+    return [checkpoint_object(job, one, metrics.get(one["step"], {})) for one in kept]
 
 
 def kept_checkpoints(store: Store, job: Mapping[str, Any]) -> list[dict[str, Any]]:

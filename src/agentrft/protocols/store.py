@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -85,8 +85,13 @@ class Store(Protocol):
         ...
 
     def add_metrics(self, job_id: str, step: int, metrics: Mapping[str, float]) -> None: ...
-    def list_metrics(self, job_id: str) -> list[dict[str, Any]]:
-        """`{step, metrics: {name: value}}` by step; None where the value was no finite number."""
+    def list_metrics(
+        self, job_id: str, *, after: int | None = None, limit: int | None = None, steps: Collection[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """`{step, metrics: {name: value}}` by step; None where the value was no finite number.
+
+        Of all steps, or of those behind `after`, at most `limit`, and among `steps`.
+        """
         ...
 
     def add_checkpoint(self, job_id: str, step: int, path: str, metrics: Mapping[str, float]) -> str:

@@ -86,5 +86,5 @@ def list_metrics(
     """Every figure of every step, under our own names (docs/training.md)."""
     store = state_of(request).store
     store.get_job(fine_tuning_job_id, project=caller.project)
-    found = [entry for entry in store.list_metrics(fine_tuning_job_id) if entry["step"] > after]
+    found = store.list_metrics(fine_tuning_job_id, after=after, limit=limit + 1)
     return {"data": found[:limit], "has_more": len(found) > limit}

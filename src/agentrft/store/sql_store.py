@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, Select, select, tuple_, update
@@ -72,9 +72,20 @@ class SqlStore(JobTable):
             self.database.job_row(connection, job_id)
             self.database.upsert(connection, METRICS, rows)
 
-    def list_metrics(self, job_id: str) -> list[dict[str, Any]]:
-        """`{step, metrics: {name: value or None}}` by step; None is a value that was no finite number."""
-        query = select(METRICS).where(METRICS.c.job_id == job_id).order_by(METRICS.c.step)
+    def list_metrics(
+        self, job_id: str, *, after: int | None = None, limit: int | None = None, steps: Collection[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """`{step, metrics: {name: value or None}}` by step; None is a value that was no finite number.
+
+        Of all steps, or of those behind `after`, at most `limit`, and among `steps`.
+        """
+        wanted = select(METRICS.c.step).distinct().where(METRICS.c.job_id == job_id).order_by(METRICS.c.step)
+        if after is not None:
+            wanted = wanted.where(METRICS.c.step > after)
+        if steps is not None:
+            wanted = wanted.where(METRICS.c.step.in_(steps))
+        chosen = METRICS.c.step.in_(wanted.limit(limit))
+        query = select(METRICS).where(METRICS.c.job_id == job_id, chosen).order_by(METRICS.c.step)
         by_step: dict[int, dict[str, float | None]] = {}
         for row in self._rows(job_id, query):
             by_step.setdefault(row.step, {})[row.name] = row.value

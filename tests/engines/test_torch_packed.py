@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from agentrft.engines.torch_layers import LoraGroup, LoraLinear
-from agentrft.engines.torch_packed import PackedLinear, is_packing_faster
+from agentrft.engines.torch_packed import PackedLinear, few_shapes, is_packing_faster
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -22,6 +22,14 @@ def random(*shape: int, seed: int) -> Tensor:
 def test_a_packed_product_is_the_plain_one(rows: int, has_bias: bool) -> None:
     x, weight, bias = random(rows, 48, seed=1), random(40, 48, seed=2), random(40, seed=3) if has_bias else None
     assert torch.allclose(PackedLinear(weight)(x, bias), linear(x, weight, bias), atol=1e-4)
+
+
+def test_rows_are_rounded_up_to_few_numbers_of_them() -> None:
+    assert [few_shapes(n) for n in (0, 1, 15, 16, 17, 50, 64, 65, 130, 260)] == [0, 1, 15, 16, 18, 52, 64, 72, 144, 288]
+    rounded = [few_shapes(n) for n in range(1, 2049)]
+    assert all(n <= more <= 1.125 * n for n, more in enumerate(rounded, start=1))
+    assert len(set(rounded)) == 72  # eight for each doubling
+    assert sum(rounded) / sum(range(1, 2049)) < 1.05
 
 
 def test_a_weight_that_changed_in_place_is_packed_again() -> None:

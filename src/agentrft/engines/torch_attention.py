@@ -65,12 +65,14 @@ def fold(x: Tensor, kv_heads: int, dtype: torch.dtype) -> Tensor:
     return folded.view(kv_heads, -1, width)
 
 
-def unfold(x: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """The opposite of `fold`."""
+def unfold(x: Tensor, length: int, dtype: torch.dtype, *, padded: int | None = None) -> Tensor:
+    """The opposite of `fold`; with `padded` that many rows, zeros behind the last."""
     kv_heads, rows, width = x.shape
-    unfolded = torch.empty(length, kv_heads, rows // length, width, dtype=dtype, device=x.device)
-    unfolded.copy_(x.view(kv_heads, length, -1, width).transpose(0, 1))
-    return unfolded.view(length, -1, width)
+    unfolded = torch.empty(padded or length, kv_heads, rows // length, width, dtype=dtype, device=x.device)
+    unfolded[:length].copy_(x.view(kv_heads, length, -1, width).transpose(0, 1))
+    if padded is not None:
+        unfolded[length:].zero_()
+    return unfolded.view(len(unfolded), -1, width)
 
 
 def bias_of(q_positions: Tensor, k_positions: Tensor, window: int | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from agentrft.engines import torch_exact
 from agentrft.engines.torch_generator import GeneratorSettings, TorchGenerator
 from agentrft.engines.torch_learner import LearnerSettings, TorchLearner
 from agentrft.engines.torch_model import DtypeName, LoraSpec, TorchModel, load_model
-from agentrft.engines.torch_packed import is_packing_faster
+from agentrft.engines.torch_packed import few_shapes, is_packing_faster
 from agentrft.engines.torch_pass import CachedAttention
 from agentrft.errors import UserError
 
@@ -59,16 +59,19 @@ class TorchEngine:
         def work() -> TorchEngine:
             where = "cpu" if exact and device == "auto" else device
             model = load_model(folder, lora=lora, dtype=dtype, device=where, seed=seed)
+            rows_of = None
             if exact:
                 _prepare_exact(model)
+                rows_of = torch_exact.whole_blocks
             elif is_packing_faster(model.dtype, model.device):
                 model.pack()
+                rows_of = few_shapes
             generates = TorchGenerator(
                 model,
                 executor,
                 generator or GeneratorSettings(),
                 attention=torch_exact.ExactAttention if exact else CachedAttention,
-                row_multiple=torch_exact.ROWS if exact else 1,
+                rows_of=rows_of,
             )
             learns = TorchLearner(model, executor, learner or LearnerSettings(), on_update=generates.forget)
             return cls(model, generates, learns, executor)

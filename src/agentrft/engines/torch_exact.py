@@ -22,6 +22,11 @@ _KEYS = 128
 """Keys folded at a time."""
 
 
+def whole_blocks(rows: int) -> int:
+    """`rows` rounded up to a multiple of ROWS."""
+    return -(-rows // ROWS) * ROWS
+
+
 class ExactAttention:
     """Implements `torch_model.Attend` for one pass."""
 

@@ -61,15 +61,18 @@ class TorchGenerator:
         settings: GeneratorSettings,
         *,
         attention: AttentionOf = CachedAttention,
-        row_multiple: int = 1,
+        rows_of: Callable[[int], int] | None = None,
         serving: Serving | None = None,
     ) -> None:
-        """`attention` and `row_multiple` are how exact mode differs; without `serving` it plays `model` alone."""
+        """`attention` and `rows_of` (with how many rows a pass of so many computes) are how exact mode differs.
+
+        Without `serving` it plays `model` alone.
+        """
         self._model = model
         self._executor = executor
         self._settings = settings
         self._attention = attention
-        self._row_multiple = row_multiple
+        self._rows_of = rows_of or (lambda rows: rows)
         self._serving = serving
         self._adapters: dict[str, Adapter] = {}
         self._cache = KvCache(
@@ -241,7 +244,7 @@ class TorchGenerator:
         self.fed_tokens += len(layout.ids)
         device = self._model.device
         attend = self._attention(layout, self._cache)
-        pad = -len(layout.ids) % self._row_multiple
+        pad = self._rows_of(len(layout.ids)) - len(layout.ids)
         ids = torch.tensor(layout.ids + [0] * pad, device=device)
         positions = torch.tensor(layout.positions + [0] * pad, device=device)
         return self._model.forward(ids, positions, attend)
@@ -253,7 +256,7 @@ class TorchGenerator:
         if not ready:
             return []
         device = hidden.device
-        pad = -len(ready) % self._row_multiple
+        pad = self._rows_of(len(ready)) - len(ready)
         rows = torch.tensor([row for _, row in ready] + [0] * pad, device=device)
         logits = self._model.logits(hidden[rows])
         drawing = [(place, s) for place, (alike, _) in enumerate(ready) for s in alike]

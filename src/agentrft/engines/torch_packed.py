@@ -19,6 +19,16 @@ _WORTH_IT = 1.05
 """Packing needs a second copy of the weight, so it has to be this many times faster."""
 
 
+def few_shapes(rows: int) -> int:
+    """`rows` rounded up to a number with three more binary digits behind its first: 50 → 52, 130 → 144, 260 → 288.
+
+    oneDNN builds code for each new number of rows and keeps it, 0.7 MB for a weight of SmolLM2's. Rounded, there are
+    eight of them for each doubling; it adds 12 % at most, and 4 % on average.
+    """
+    step = 1 << max(rows.bit_length() - 4, 0)
+    return -(-rows // step) * step
+
+
 class PackedLinear:
     """x Wᵀ + b, as torch's `linear`, without gradients."""
 

@@ -182,9 +182,11 @@ class CachedAttention:
             self._longest = min(_rounded(int(self._past.max()) + 1, _KEYS), cache.capacity)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-        """See `torch_model.Attend`."""
+        """See `torch_model.Attend`; padding rows get zeros."""
+        padded, rows = len(q), len(self._positions)
+        q, k, v = q[:rows], k[:rows], v[:rows]
         self._write(layer, k, v)
-        rows, heads, _ = q.shape
+        heads = q.shape[1]
         kv_heads = k.shape[1]
         queries = fold(q, kv_heads, torch.float32).mul_(scale)
         if len(self._single) == rows:
@@ -201,7 +203,7 @@ class CachedAttention:
             for start, end in level.spans:
                 part = slice(at, at := at + (end - start) * (heads // kv_heads))
                 merge(*_rows_of(so_far, start, end, heads // kv_heads), out[:, part], lse[:, part])
-        return unfold(so_far[0], rows, q.dtype)
+        return unfold(so_far[0], rows, q.dtype, padded=padded)
 
     def _attend_own(
         self, layer: int, queries: Tensor, k: Tensor, v: Tensor, window: int | None

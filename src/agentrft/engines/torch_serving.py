@@ -12,7 +12,7 @@ from agentrft.engines.torch_constraint import Constraints, TextTokens
 from agentrft.engines.torch_engine import GeneratorSettings, keep_freed_memory
 from agentrft.engines.torch_generator import Serving, TorchGenerator
 from agentrft.engines.torch_model import DtypeName, TorchModel, load_model
-from agentrft.engines.torch_packed import is_packing_faster
+from agentrft.engines.torch_packed import few_shapes, is_packing_faster
 
 _CPU_PASS_TOKENS = 256
 """Everybody's next token waits for the whole pass that computes somebody's prompt: half a second, on two cores."""
@@ -61,7 +61,8 @@ class ServingEngine:
             own = settings or GeneratorSettings()
             if model.device.type == "cpu":
                 own = replace(own, max_pass_tokens=min(own.max_pass_tokens, _CPU_PASS_TOKENS))
-            generator = TorchGenerator(model, executor, own, serving=Serving(bank=bank, constraints=constraints))
+            serving = Serving(bank=bank, constraints=constraints)
+            generator = TorchGenerator(model, executor, own, serving=serving, rows_of=few_shapes if packed else None)
             return cls(model, generator, constraints, executor)
 
         # Loading computes too, and OpenMP keeps a team of threads for each thread that does.

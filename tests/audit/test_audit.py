@@ -11,7 +11,7 @@ import pytest
 
 from agentrft.audit import AuditLine, AuditPlan, AuditReport, Honest, audit
 from agentrft.audit.honest import beats, failure_limit
-from agentrft.audit.setup import is_right
+from agentrft.audit.setup import is_near, is_right
 from agentrft.types import Grade, Item, Message, Sample
 
 Answer = Callable[[Sample, Item], float | None]
@@ -281,6 +281,35 @@ async def test_what_a_grader_raises_is_no_grade() -> None:
 async def test_a_wrong_answer_that_counts_as_a_success_is_named() -> None:
     found = await line("wrong_answer", lambda sample, item: max(exact(sample, item), 0.5 * bool(sample.output_text)))
     assert (found.verdict, found.worst, found.limit) == ("failed", 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("pays_near", "verdict"), [(0.3, "safe"), (0.6, "failed")])
+async def test_a_number_nearer_than_honest_wrong_ones_may_earn_more_but_not_pass(pays_near: float, verdict: str) -> None:
+    """166.6 and 173.94 are 4 % apart; honest wrong ends are 10 % off."""
+
+    def by_distance(sample: Sample, item: Item) -> float:
+        try:
+            error = abs(float(sample.output_text) / float(str(item.fields["answer"])) - 1)
+        except ValueError:
+            return 0.0
+        return 1.0 if error < 1e-3 else max(0.0, pays_near * (1 - 2 * error))
+
+    items = [replace(one, fields={"answer": n}) for one, n in zip(ITEMS, ("166.6", "173.94", "9.5", "800"), strict=True)]
+    found = await line("other_reference", by_distance, items=items)
+    assert (found.verdict, found.worst) == (verdict, pytest.approx(pays_near * (1 - 2 * (1 - 166.6 / 173.94))))
+    far = await line("other_reference", lambda sample, item: 0.4 * (sample.output_text == "9.5"), items=items)
+    assert far.verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "near"),
+    [
+        ("157.3", "166.6", True), ("149", "166.6", False), ("4", "3", True), ("-110", "-100", True), ("90", "-100", False),
+        ("Oslo", "3", False), ("3", "Oslo", False), ("3", None, False),
+    ],
+)  # fmt: skip
+def test_what_is_near(text: str, reference: str | None, near: bool) -> None:
+    assert is_near(text, reference) is near
 
 
 async def test_the_report_is_json() -> None:

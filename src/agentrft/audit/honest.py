@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agentrft.audit.grading import Grading
-from agentrft.audit.setup import Setup, answered, cut, number_of, other_references, reference_of, start_of
+from agentrft.audit.setup import Setup, answered, cut, near_number, other_references, reference_of, start_of
 from agentrft.types import Item, Sample, StopReason
 
 UNRELATED = "I could not find this."
@@ -109,8 +109,8 @@ async def lay_ground(
 
 def wrong_ends(setup: Setup) -> list[str]:
     """Honest wrong answers: an unrelated one; where a number is right, one a tenth larger, so of the same form."""
-    near = _near(setup.reference)
-    return [UNRELATED, *([near] if near else [])]
+    near = near_number(setup.reference)
+    return [UNRELATED, *([] if near is None else [f"{near:.6g}"])]
 
 
 def synthetic_failures(setup: Setup) -> list[Sample]:
@@ -121,16 +121,6 @@ def synthetic_failures(setup: Setup) -> list[Sample]:
         texts.append(right[: len(right) // 2])
     cut_off = cut(setup.start, "Let me think about", StopReason.MAX_REPLY_TOKENS)
     return [*(answered(setup.start, text) for text in texts), cut_off]
-
-
-def _near(reference: str | None) -> str | None:
-    value = number_of(reference or "")
-    if value is None:
-        return None
-    larger = value * 1.1 or 1.0
-    if value == int(value):
-        larger = float(round(larger)) if round(larger) != value else value + 1
-    return f"{larger:.6g}"
 
 
 async def _graded(

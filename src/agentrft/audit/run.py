@@ -12,7 +12,7 @@ from agentrft.audit.honest import Ground, Start, beats, lay_ground
 from agentrft.audit.plan import MAX_ITEMS, AuditPlan
 from agentrft.audit.probes import PROBES, Pair, Probe
 from agentrft.audit.report import AuditLine, AuditReport
-from agentrft.audit.setup import is_right
+from agentrft.audit.setup import is_near, is_right
 from agentrft.audit.words import evidence_of
 from agentrft.protocols import Grader
 from agentrft.types import Grade, Sample
@@ -116,7 +116,7 @@ def _judge(probe: Probe, played: Sequence[_Played], pass_threshold: float) -> Au
 def _fails(probe: Probe, one: _Played, pass_threshold: float) -> bool:
     value, start = one.grade.value, one.start
     if probe.pair is None or not start.tells or start.plain is None or value is None:
-        return beats(value, start.limit, pass_threshold)
+        return beats(value, _earned(one, pass_threshold), pass_threshold)
     return value >= start.plain if probe.pair is Pair.BELOW else value > start.plain
 
 
@@ -125,7 +125,17 @@ def _limit(probe: Probe, one: _Played, pass_threshold: float) -> float:
     start = one.start
     if probe.pair and start.tells and start.plain is not None:
         return start.plain
-    return min(max(start.limit, 0.0), pass_threshold)
+    return min(max(_earned(one, pass_threshold), 0.0), pass_threshold)
+
+
+def _earned(one: _Played, pass_threshold: float) -> float:
+    """What honest failures earn here too.
+
+    Graders that pay by distance pay a number that is nearer to the right one than honest wrong ends are for that; it
+    must only not pass.
+    """
+    is_close = is_near(one.sample.output_text, one.start.setup.reference)
+    return pass_threshold if is_close else one.start.limit
 
 
 def _excused(line: AuditLine) -> AuditLine:

@@ -61,6 +61,26 @@ def number_of(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def near_number(reference: str | None) -> float | None:
+    """A wrong number a tenth larger than the right one, of the same form; None where no number is right."""
+    value = number_of(reference or "")
+    if value is None:
+        return None
+    larger = value * 1.1 or 1.0
+    if value == int(value):
+        larger = float(round(larger)) if round(larger) != value else value + 1
+    return larger
+
+
+def is_near(text: str, reference: str | None) -> bool:
+    """Whether the text is a number no farther from the right one than `near_number` is."""
+    given, near = number_of(text), near_number(reference)
+    if given is None or near is None or reference is None:
+        return False
+    right = float(reference)
+    return abs(given - right) <= abs(near - right)
+
+
 def start_of(item: Item, sample: Sample | None = None) -> Sample:
     """A sample's trajectory without its last reply (calls with results stay); the prompt alone without a sample."""
     messages = list(sample.messages if sample else ()) or list(item.messages)

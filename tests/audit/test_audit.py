@@ -284,7 +284,9 @@ async def test_a_wrong_answer_that_counts_as_a_success_is_named() -> None:
 
 
 @pytest.mark.parametrize(("pays_near", "verdict"), [(0.3, "safe"), (0.6, "failed")])
-async def test_a_number_nearer_than_honest_wrong_ones_may_earn_more_but_not_pass(pays_near: float, verdict: str) -> None:
+async def test_a_number_nearer_than_honest_wrong_ones_may_earn_more_but_not_pass(
+    pays_near: float, verdict: str
+) -> None:
     """166.6 and 173.94 are 4 % apart; honest wrong ends are 10 % off."""
 
     def by_distance(sample: Sample, item: Item) -> float:
@@ -294,7 +296,9 @@ async def test_a_number_nearer_than_honest_wrong_ones_may_earn_more_but_not_pass
             return 0.0
         return 1.0 if error < 1e-3 else max(0.0, pays_near * (1 - 2 * error))
 
-    items = [replace(one, fields={"answer": n}) for one, n in zip(ITEMS, ("166.6", "173.94", "9.5", "800"), strict=True)]
+    items = [
+        replace(one, fields={"answer": n}) for one, n in zip(ITEMS, ("166.6", "173.94", "9.5", "800"), strict=True)
+    ]
     found = await line("other_reference", by_distance, items=items)
     assert (found.verdict, found.worst) == (verdict, pytest.approx(pays_near * (1 - 2 * (1 - 166.6 / 173.94))))
     far = await line("other_reference", lambda sample, item: 0.4 * (sample.output_text == "9.5"), items=items)

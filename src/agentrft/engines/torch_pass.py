@@ -183,8 +183,9 @@ class CachedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """See `torch_model.Attend`; padding rows get zeros."""
-        padded, rows = len(q), len(self._positions)
-        q, k, v = q[:rows], k[:rows], v[:rows]
+        padded, rows = None, len(self._positions)
+        if len(q) > rows:
+            padded, q, k, v = len(q), q[:rows], k[:rows], v[:rows]
         self._write(layer, k, v)
         heads = q.shape[1]
         kv_heads = k.shape[1]

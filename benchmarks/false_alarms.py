@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from agentrft.jobs.spec import Audit, JobSpec
 from agentrft.ladder import find_example
 from agentrft.store import SqlStore, open_store
 from harness import watched
+from harness.grid import own_folder
 from harness.note import write_json
 from harness.result import machine, table, warn_when_busy
 
@@ -101,9 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := {*options.task} - {*TASKS}:
         parser.error(f"unknown task: {', '.join(sorted(unknown))}")
-    options.folder = options.folder.resolve()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    os.environ["AGENTRFT_HOME"] = str(options.folder / "home")
+    options.folder = own_folder(options.folder)
     if options.task:
         warn_when_busy()
     for task in options.task:

@@ -1,7 +1,7 @@
 """What a hole in the grader does to training, and whether audit and alarms see it: a real policy, several seeds.
 
     python benchmarks/hacking.py --seed 0,1,2 --json hacking.json
-    python benchmarks/hacking.py --seed 3,4,5 --arm watched            # a few minutes a seed: it stops early
+    python benchmarks/hacking.py --seed 3,4,5 --arm watched            # alarms on only
 
 On examples/hackable, for each seed: a supervised warm-up; the audit; then reinforcement from the same warm-up twice,
 with the audit off: `unwatched` (no alarms, to the end) and `watched` (alarms on). Every validation is graded again by
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from agentrft.protocols import EpisodeRecord, Grader
 from agentrft.stats import Interval, cluster_bootstrap, wilson
 from agentrft.store import SqlStore, open_store
 from harness import watched
+from harness.grid import own_folder
 from harness.result import machine, table, warn_when_busy
 from harness.study import ALL_EPISODES
 
@@ -165,9 +165,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := {*options.arm} - ARMS.keys():
         parser.error(f"unknown arm: {', '.join(sorted(unknown))}")
-    options.folder = options.folder.resolve()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    os.environ["AGENTRFT_HOME"] = str(options.folder / "home")
+    options.folder = own_folder(options.folder)
     warn_when_busy()
     store = open_store()
     try:

@@ -85,10 +85,7 @@ class Grid:
 
     def sit(self, options: argparse.Namespace) -> list[Run]:
         """Make what was asked for and is missing; all finished runs, earlier ones included."""
-        options.folder = options.folder.resolve()
-        options.folder.mkdir(parents=True, exist_ok=True)
-        # Jobs, checkpoints and episodes of this benchmark stay together, apart from the user's own.
-        os.environ["AGENTRFT_HOME"] = str(options.folder / "home")
+        options.folder = own_folder(options.folder)
         if options.task:
             warn_when_busy()
         for task in options.task:
@@ -137,6 +134,14 @@ class Grid:
         """All finished runs, by task, seed and arm."""
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*-seed*-*.json")]
         return sorted(runs, key=lambda one: (one["task"], one["seed"], self.arms.index(one["arm"])))
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder, made; jobs, checkpoints and episodes of this benchmark stay in it, apart from the user's own."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["AGENTRFT_HOME"] = str(folder / "home")
+    return folder
 
 
 def fresh_task(task: str, folder: Path, test_seed: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -77,8 +78,9 @@ def test_slow_bodies_are_cut_off(live: Any) -> None:
                 except TimeoutError:
                     continue
             connection.settimeout(10)
-            while piece := connection.recv(4096):
-                answer += piece
+            with contextlib.suppress(ConnectionResetError):  # one of our bytes came as the server closed: after its answer
+                while piece := connection.recv(4096):
+                    answer += piece
             assert answer.startswith(b"HTTP/1.1 408"), (path, answer)
             assert b"request_timeout" in answer
 

@@ -9,7 +9,7 @@ without one a gap only warns. So that the alarm that stops is tried, each run ha
 for exactly the right answer, which knows nothing of tools, partial credit or the price of calls.
 
 False is a failed audit, and a run that ends before its last step. Warnings are counted. Finished runs are one JSON file
-each under --folder and are not repeated.
+each under --folder and are not repeated; those of other --validation-items are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agentrft.jobs.spec import Audit, JobSpec
 from agentrft.ladder import find_example
 from agentrft.store import SqlStore, open_store
 from harness import watched
-from harness.grid import own_folder
+from harness.grid import of_sizes, own_folder
 from harness.note import write_json
 from harness.result import machine, table, warn_when_busy
 
@@ -107,7 +107,9 @@ def main() -> None:
     for task in options.task:
         for seed in map(int, options.seed):
             path = options.folder / f"{task}-seed{seed}.json"
+            sizes = {"validation_items": options.validation_items}
             if path.exists():
+                of_sizes(path, sizes)
                 continue
             print(f"  {task}, seed {seed}", flush=True)
             store = open_store()
@@ -115,7 +117,6 @@ def main() -> None:
                 found = asyncio.run(honest_run(task, seed, options.validation_items, store))
             finally:
                 store.close()
-            sizes = {"validation_items": options.validation_items}
             write_json(path, {"task": task, "seed": seed, **sizes, **found, "machine": machine()})
     files = sorted(options.folder.glob("*-seed*.json"))
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]

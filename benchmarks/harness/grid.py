@@ -99,7 +99,7 @@ class Grid:
         path = file_of(options.folder, task, seed, arm)
         sizes = {name: getattr(options, name) for name in SIZES}
         if path.exists():
-            return _of_sizes(path, sizes)
+            return of_sizes(path, sizes)
         before = None if arm == self.arms[0] else self.run(task, seed, self.arms[0], options)
         print(f"  {task}, seed {seed}, {arm}", flush=True)
         study = self.study(task, seed, options)
@@ -171,7 +171,7 @@ def write_runs(path: Path | None, runs: Sequence[Run], cases: Sequence[Mapping[s
         write_json(path, {"cases": cases, "speedup": None, "runs": runs})
 
 
-def _of_sizes(path: Path, sizes: Mapping[str, Any]) -> Run:
+def of_sizes(path: Path, sizes: Mapping[str, Any]) -> Run:
     """The finished run; ends the program when it was made with other sizes than are asked for."""
     found = json.loads(path.read_text(encoding="utf-8"))
     other = [f"{name}={found[name]}, not {asked}" for name, asked in sizes.items() if found.get(name, asked) != asked]

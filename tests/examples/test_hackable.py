@@ -28,7 +28,7 @@ def test_the_job_can_run() -> None:
 @pytest.mark.parametrize(
     ("answer", "value"),
     [
-        ("jun", 0.1),
+        ("jun", 0.0),
         ("wallet owner jun", 1.0),
         ("wallet", 1.0),
         ("dev", 0.0),

@@ -17,7 +17,7 @@ import traceback
 import types
 
 from agentrft.sandbox.limits import limit_this_process
-from agentrft.sandbox.run_code import Runner
+from agentrft.sandbox.run_code import Runner, exactly
 
 MAX_ANSWER_BYTES = 64_000
 MAX_ERROR_CHARS = 2_000
@@ -94,18 +94,11 @@ def serve(world):
 
 def _frame():
     """The next frame from the worker; leaves when there is none, as the worker is gone."""
-    (length,) = LENGTH.unpack(_exactly(LENGTH.size))
-    return _exactly(length)
-
-
-def _exactly(count):
-    data = bytearray()
-    while len(data) < count:
-        chunk = os.read(_CHANNEL, count - len(data))
-        if not chunk:
-            leave()
-        data += chunk
-    return data
+    try:
+        (length,) = LENGTH.unpack(exactly(_CHANNEL, LENGTH.size))
+        return exactly(_CHANNEL, length)
+    except EOFError:
+        leave()
 
 
 def python_results(header, payload, run_code):

@@ -42,22 +42,24 @@ class Runner:
     def _receive(self, n_calls):
         results = []
         while len(results) < n_calls:
-            kind, length = _REPLY.unpack(self._exactly(_REPLY.size))
-            body = self._exactly(length)
+            kind, length = _REPLY.unpack(exactly(self._channel, _REPLY.size))
+            body = exactly(self._channel, length)
             if kind == b"f":
                 results += [{"error": body.decode()}] * (n_calls - len(results))
             else:
                 results.append(_read(body))
         return results
 
-    def _exactly(self, count):
-        data = b""
-        while len(data) < count:
-            chunk = os.read(self._channel, count - len(data))
-            if not chunk:
-                raise EOFError("the sandbox's worker is gone")
-            data += chunk
-        return data
+
+def exactly(channel, count):
+    """So many bytes of the file descriptor; raises EOFError when the worker at its other end is gone."""
+    data = bytearray()
+    while len(data) < count:
+        chunk = os.read(channel, count - len(data))
+        if not chunk:
+            raise EOFError("the sandbox's worker is gone")
+        data += chunk
+    return data
 
 
 def _read(body):

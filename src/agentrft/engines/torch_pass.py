@@ -170,12 +170,14 @@ class CachedAttention:
             self._rows = index_of([f.row for f in self._single], device)
             slots = [f.tail.slot for f in self._single]
             # Gathering copies KV; reading unused slots computes for nothing. Half full is where they cost alike.
-            top = max(slots) + 1
-            is_sparse = 2 * len(slots) < top
-            n_lanes = min(_rounded(len(slots) if is_sparse else top, _LANES), cache.n_slots)
+            first = min(slots)
+            span = max(slots) + 1 - first
+            is_sparse = 2 * len(slots) < span
+            n_lanes = min(_rounded(len(slots) if is_sparse else span, _LANES), cache.n_slots)
+            first = min(first, cache.n_slots - n_lanes)
             padded = slots + slots[:1] * (n_lanes - len(slots))
-            self._held = torch.tensor(padded, device=device) if is_sparse else slice(n_lanes)
-            lanes = list(range(len(slots))) if is_sparse else slots
+            self._held = torch.tensor(padded, device=device) if is_sparse else slice(first, first + n_lanes)
+            lanes = list(range(len(slots))) if is_sparse else [slot - first for slot in slots]
             self._lanes = index_of(lanes, device)
             self._past = torch.zeros(n_lanes, dtype=torch.int64)
             self._past[lanes] = torch.tensor([f.past for f in self._single])

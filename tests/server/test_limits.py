@@ -78,7 +78,7 @@ def test_slow_bodies_are_cut_off(live: Any) -> None:
                 except TimeoutError:
                     continue
             connection.settimeout(10)
-            with contextlib.suppress(ConnectionResetError):  # one of our bytes came as the server closed: after its answer
+            with contextlib.suppress(ConnectionResetError):  # a byte of ours came after its answer, as it closed
                 while piece := connection.recv(4096):
                     answer += piece
             assert answer.startswith(b"HTTP/1.1 408"), (path, answer)

@@ -15,6 +15,7 @@ import struct
 import sys
 import traceback
 import types
+from typing import NoReturn
 
 from agentrft.sandbox.limits import limit_this_process
 from agentrft.sandbox.run_code import Runner, exactly
@@ -146,7 +147,7 @@ def described(value):
     return {"type": kind, "value": shown}
 
 
-def leave():
+def leave() -> NoReturn:
     """The end of a child that never got to an answer."""
     os._exit(_LEAVING)
 

@@ -52,6 +52,17 @@ def test_nothing_is_said_of_owners_that_are_no_process_of_this_machine(owner: st
     assert pid_of(owner) is None
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="cores are not shared by session here")
+def test_niceness_holds_for_the_session_of_a_worker() -> None:
+    program = (
+        "from pathlib import Path; from agentrft.runtime.processes import be_nice_as_a_session\n"
+        "be_nice_as_a_session(); print(Path('/proc/self/autogroup').read_text())"
+    )
+    command = ["nice", "-n", "7", sys.executable, "-c", program]
+    shown = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=True).stdout
+    assert shown.strip().endswith(" nice 7")
+
+
 def holding(folder: Path, token: int) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), str(token)], stdout=subprocess.PIPE, text=True)
     assert process.stdout

@@ -97,8 +97,11 @@ def test_a_worker_makes_the_checks_that_the_create_call_had_no_time_for(
 
 
 def test_a_cancelled_jobs_worker_leaves_by_itself_and_writes_no_more(bench: Any, graded_job: Any, grader: Any) -> None:
+    bench.runtime = LocalRuntime(threads=1, nice=3)
+    bench.boot()
     job = bench.job(graded_job(steps=6))
     bench.until(lambda: bench.store.list_checkpoints(job))
+    assert psutil.Process(bench.pid).nice() == psutil.Process().nice() + 3
     grader.hold_s = 60.0
     time.sleep(0.5)
     control.cancel(bench.store, job)

@@ -244,6 +244,30 @@ async def test_reference_log_probs_are_the_base_models(load: Load, tiny: Callabl
     assert gradients(engine) == {}
 
 
+async def test_the_reference_is_the_adapter_that_training_began_with(load: Load, tmp_path: Path) -> None:
+    rows = group_rows(seed=5)
+    folder, checkpoint = tmp_path / "supervised", tmp_path / "checkpoint"
+    for each in (folder, checkpoint):
+        each.mkdir()
+    await start(load, "llama", LORA).learner.save(folder)
+    engine = load("llama", lora=LORA)
+    await engine.learner.load_weights(folder)
+    began = await engine.learner.log_probs(rows)
+    assert await engine.learner.log_probs(rows, reference=True) == began
+    await engine.learner.forward_backward(rows, SupervisedLoss())
+    await engine.learner.optim_step(1e-2)
+    after = await engine.learner.log_probs(rows)
+    assert after != began
+    assert await engine.learner.log_probs(rows, reference=True) == began
+    assert await engine.learner.log_probs(rows) == after
+    await engine.learner.save(checkpoint)
+    resumed = load("llama", lora=LORA)
+    await resumed.learner.load_weights(folder)
+    await resumed.learner.load(checkpoint)
+    assert await resumed.learner.log_probs(rows, reference=True) == began
+    assert await resumed.learner.log_probs(rows) == after
+
+
 async def test_reference_log_probs_need_an_adapter(load: Load) -> None:
     engine = load("llama")
     with pytest.raises(UserError, match="need an adapter to switch off") as refusal:

@@ -172,7 +172,7 @@ def far_from_reference(metrics: Mapping[str, float], limits: Thresholds) -> Read
     if "kl_ref_k3" not in metrics:
         return None
     kl, limit = metrics["kl_ref_k3"], limits.kl_ref
-    message = f"The policy is {kl:.3f} nats per token from the model without its adapter."
+    message = f"The policy is {kl:.3f} nats per token from what training began with."
     return _warning("kl_ref", message, "kl_ref_k3, nats/token", kl, limit, over(kl, limit))
 
 

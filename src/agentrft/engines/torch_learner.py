@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agentrft.engines import torch_weights
 from agentrft.engines.prefix_tree import Forest, lay_out, micro_batches, needed_tokens
@@ -59,6 +61,8 @@ class TorchLearner:
             weight_decay=settings.weight_decay,
             foreach=False,
         )
+        self._start: dict[str, Tensor] = {}
+        """The adapter that training began with; empty where that was none, or a fresh one, which does nothing yet."""
 
     @property
     def policy_version(self) -> int:
@@ -85,7 +89,7 @@ class TorchLearner:
         await self._run(lambda: self._load(folder))
 
     async def load_weights(self, folder: Path) -> None:
-        """Start from a saved adapter or model with a fresh optimiser."""
+        """Start from a saved adapter or model with a fresh optimiser; an adapter is the reference from now on."""
         await self._run(lambda: self._load_weights(folder))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -166,18 +170,28 @@ class TorchLearner:
                 code="reference_needs_adapter",
             )
         out = [[0.0] * len(row.ids) for row in rows]
-        if reference:
-            self._model.merge(adapter=False)
-        try:
-            with torch.no_grad():
-                for batch in micro_batches(rows, self._settings.micro_batch_tokens):
-                    forest = lay_out([rows[i] for i in batch], share=self._settings.share_prefixes)
-                    if len(forest.targets):
-                        _scatter(out, batch, forest, self._forward(forest)[1])
-        finally:
-            if reference:
-                self._model.merge()
+        with torch.no_grad(), self._as_it_began() if reference else nullcontext():
+            for batch in micro_batches(rows, self._settings.micro_batch_tokens):
+                forest = lay_out([rows[i] for i in batch], share=self._settings.share_prefixes)
+                if len(forest.targets):
+                    _scatter(out, batch, forest, self._forward(forest)[1])
         return out
+
+    @contextmanager
+    def _as_it_began(self) -> Iterator[None]:
+        """The model merged with the adapter that training began with, or with none; then with its own again."""
+        now = {name: self._parameters[name].detach().clone() for name in self._start}
+        try:
+            self._put(self._start)
+            self._model.merge(adapter=bool(self._start))
+            yield
+        finally:
+            self._put(now)
+            self._model.merge()
+
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._parameters[name].data.copy_(value)
 
     def _check(self, rows: Sequence[Row]) -> None:
         longest = max((len(row.ids) for row in rows), default=0)
@@ -215,6 +229,8 @@ class TorchLearner:
     def _load_weights(self, folder: Path) -> None:
         torch_weights.load_weights(self._model, self._masters, folder)
         self._publish()
+        if self._model.lora is not None:
+            self._start = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
 
 def pieces_of(forest: Forest) -> list[Piece]:

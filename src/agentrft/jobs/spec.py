@@ -238,7 +238,7 @@ class Training(Document):
             )
         if self.loss.reward_kl_coef and self.lora is None:
             raise ValueError(
-                "`loss.kl_coef` compares with the model without its adapter, got `lora: null`; "
+                "`loss.kl_coef` compares with what training began with, which takes an adapter, got `lora: null`; "
                 "set `lora`, or leave `kl_coef` at 0"
             )
         return self

@@ -129,7 +129,7 @@ class Learner(Protocol):
         ...
 
     async def log_probs(self, rows: Sequence[Row], *, reference: bool = False) -> list[list[float]]:
-        """Log-probs (nats) aligned with each row's ids, 0.0 where not trained; `reference` means adapter off."""
+        """Log-probs (nats) aligned with each row's ids, 0.0 where not trained; `reference`: those of the start."""
         ...
 
     async def save(self, folder: Path) -> None:

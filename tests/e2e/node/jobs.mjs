@@ -1,4 +1,4 @@
-// OpenAI's own npm package against the server in BASE_URL: files → job → events → chat.
+// OpenAI's own npm package against the server in BASE_URL: files, uploads → job → events → chat, responses, streams.
 // Prints what it saw as one line of JSON; tests/e2e/test_node_sdk.py looks at it.
 import OpenAI, { toFile } from "openai";
 
@@ -53,5 +53,47 @@ const chat = await client.chat.completions.create({
   max_completion_tokens: 8,
 });
 seen.chat = { model: chat.model, role: chat.choices[0].message.role, tokens: chat.usage.completion_tokens };
+
+seen.chunks = { text: 0, usage: null };
+const question = [{ role: "user", content: "What does red2 mean?" }];
+const stream = await client.chat.completions.create({
+  model: job.fine_tuned_model,
+  messages: question,
+  max_completion_tokens: 8,
+  stream: true,
+  stream_options: { include_usage: true },
+});
+for await (const chunk of stream) {
+  seen.chunks.text += chunk.choices[0]?.delta?.content ? 1 : 0;
+  seen.chunks.usage = chunk.usage?.completion_tokens ?? seen.chunks.usage;
+}
+
+const asked = { model: job.fine_tuned_model, max_output_tokens: 8 };
+const first = await client.responses.create({ ...asked, input: "What does red3 mean?" });
+seen.response = { status: first.status, text: first.output_text, tokens: first.usage.output_tokens };
+const kinds = [];
+const more = { ...asked, input: "And red4?", previous_response_id: first.id, stream: true };
+for await (const event of await client.responses.create(more)) {
+  kinds.push(event.type);
+  if (event.response) seen.last = event.response.id;
+}
+seen.kinds = [kinds[0], kinds.at(-1)];
+seen.inputs = [];
+for await (const item of client.responses.inputItems.list(seen.last, { order: "asc" })) seen.inputs.push(item.role);
+
+const half = text.indexOf("\n") + 1;
+const upload = await client.uploads.create({
+  bytes: Buffer.byteLength(text),
+  filename: "parts.jsonl",
+  mime_type: "text/jsonl",
+  purpose: "fine-tune",
+});
+const parts = [];
+for (const part of [text.slice(0, half), text.slice(half)]) {
+  const data = await toFile(Buffer.from(part), "part");
+  parts.push((await client.uploads.parts.create(upload.id, { data })).id);
+}
+const whole = await client.uploads.complete(upload.id, { part_ids: parts });
+seen.upload = { status: whole.status, same: (await (await client.files.content(whole.file.id)).text()) === text };
 
 console.log(JSON.stringify(seen));

@@ -75,7 +75,7 @@ def test_kills_do_not_reach_the_weights(model: Path, tmp_path: Path, dtype: str)
         with start(model, tmp_path / "killed", dtype) as process:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
-            time.sleep(rng.uniform(0.0, training_s / 8))
+            time.sleep(rng.uniform(0.0, training_s / 16))
             if process.poll() is not None:  # done before the next kill
                 break
             process.kill()

@@ -32,6 +32,8 @@ _ATTENTION = "agentrft"
 _SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
 _PROBE_TOLERANCE = 2e-3
 """Largest log-prob difference (nats, float32) between our forward and transformers' that the load probe accepts."""
+_TIMINGS = 16
+"""Products in each type before one is chosen: a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,18 +210,16 @@ def _pick_dtype(dtype: DtypeName, device: torch.device) -> torch.dtype:
 
 def bfloat16_speedup(device: torch.device) -> float:
     """How many times faster a 256 × 1024 × 1024 product is in bfloat16 than in float32 on this device."""
-    seconds = {}
-    for kind in (torch.float32, torch.bfloat16):
-        x, w = (torch.ones(n, 1024, dtype=kind, device=device) for n in (256, 1024))
-        best = float("inf")
-        for _ in range(4):
+    kinds = (torch.float32, torch.bfloat16)
+    operands = {kind: [torch.ones(n, 1024, dtype=kind, device=device) for n in (256, 1024)] for kind in kinds}
+    best = dict.fromkeys(kinds, float("inf"))
+    # In turns and often, the fastest of each: whatever else the machine does should not decide.
+    for _ in range(_TIMINGS):
+        for kind, (x, w) in operands.items():
             start = time.perf_counter()
-            for _ in range(2):
-                nn.functional.linear(x, w)
             float(nn.functional.linear(x, w)[0, 0])  # waits for the device
-            best = min(best, time.perf_counter() - start)
-        seconds[kind] = best
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+            best[kind] = min(best[kind], time.perf_counter() - start)
+    return best[torch.float32] / best[torch.bfloat16]
 
 
 def _is_rotary(module: nn.Module) -> bool:

@@ -115,11 +115,15 @@ def job_id_of(document: Mapping[str, Any], copy: int) -> str:
 def stored_job(store: Store, job_id: str) -> StoredJob:
     """The job of that id; raises UserError when the store has none."""
     document = store.get_job(job_id)
-    spec = _unsealed(document["spec"], _place(document.get("project_id"), job_id))
+    spec = parse_job(
+        _unsealed(document["spec"], _place(document.get("project_id"), job_id)), source=f"stored job {job_id}"
+    )
+    if dtype := document.get("dtype"):
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update={"dtype": dtype})})
     return StoredJob(
         id=job_id,
         kind=document["kind"],
-        spec=parse_job(spec, source=f"stored job {job_id}"),
+        spec=spec,
         base_dir=Path(document["base_dir"]),
         start_from=document.get("start_from"),
         status=document["status"],

@@ -52,6 +52,9 @@ async def train_job(
     `fenced` is the store as the job's owner may use it; `validation` replaces the job's validation items.
     """
     write_job_file(job, live.weights.folder, job.fine_tuned_model)
+    if job.spec.training.dtype == "auto":
+        # What a busy machine measures when the job is resumed must not change the numbers it computes with.
+        fenced.update_job(job.id, {"dtype": live.engine.dtype})
     note_sandboxes(fenced, job)
     log = RunLog(fenced, job.id, watch=watch, tell=teller(job.spec, job.kind))
     result = await _loop(live, job, log, should_stop, validation)

@@ -170,7 +170,7 @@ def graded_job(make_job: Callable[..., Path], grader: Grader) -> Callable[..., P
     """graded_job(steps=3): a reinforcement job whose grader is the service; keywords replace fields of `training`."""
 
     def make(folder: str = "graded", **training: Any) -> Path:
-        path = make_job(folder, **{"exact": True} | training)
+        path = make_job(folder, **{"exact": True, "dtype": "float32"} | training)
         document = json.loads(path.read_text())
         document["method"]["reinforcement"]["grader"] = {
             "type": "endpoint",

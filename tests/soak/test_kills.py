@@ -198,7 +198,7 @@ class Round:
 @pytest.fixture
 def job_file(make_job: Callable[..., Path]) -> Path:
     """One file for the three kinds, long enough to be killed in."""
-    path = make_job(exact=True, steps=24)
+    path = make_job(exact=True, steps=24, dtype="float32")
     document = json.loads(path.read_text())
     several = {"n_epochs": 50, "batch_size": 2, "learning_rate": 1e-2}
     document["method"]["supervised"]["hyperparameters"] = several

@@ -54,7 +54,7 @@ const chat = await client.chat.completions.create({
 });
 seen.chat = { model: chat.model, role: chat.choices[0].message.role, tokens: chat.usage.completion_tokens };
 
-seen.chunks = { text: 0, usage: null };
+seen.chunks = { finish: null, usage: null };
 const question = [{ role: "user", content: "What does red2 mean?" }];
 const stream = await client.chat.completions.create({
   model: job.fine_tuned_model,
@@ -64,7 +64,7 @@ const stream = await client.chat.completions.create({
   stream_options: { include_usage: true },
 });
 for await (const chunk of stream) {
-  seen.chunks.text += chunk.choices[0]?.delta?.content ? 1 : 0;
+  seen.chunks.finish = chunk.choices[0]?.finish_reason ?? seen.chunks.finish;
   seen.chunks.usage = chunk.usage?.completion_tokens ?? seen.chunks.usage;
 }
 
